@@ -1,0 +1,1 @@
+"""One module per verb of the `noisyactions` command: a config comes in, files go out."""
