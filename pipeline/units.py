@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 from pipeline.errors import UserError
+from pipeline.limits import Permits, backoff_seconds
 from pipeline.store import Store
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 3
+"""Tries of a unit before it is set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +135,65 @@ class Ledger:
                 raw = json.loads(data)
                 outputs = tuple(Output(**output) for output in raw["outputs"])
                 yield Commit(raw["unit"], raw["settings_hash"], raw["counts"], outputs)
+
+
+class Worker(Protocol):
+    """Does one unit after another: writes its outputs and its commit."""
+
+    def __call__(self, unit: Unit) -> Finished:
+        """Do the unit; raises what went wrong."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+
+
+MakeWorker = Callable[[Permits], Worker]
+"""How each process makes its worker; picklable."""
+
+Verdict = Literal["retry", "set_aside", "stop"]
+
+
+def judge(error: BaseException, *, attempts: int, max_attempts: int = MAX_ATTEMPTS) -> Verdict:
+    """What becomes of a unit that failed: a user's mistake stops the job, all else is tried again, then set aside."""
+    if isinstance(error, UserError):
+        return "stop"
+    return "retry" if attempts < max_attempts else "set_aside"
+
+
+def told(error: BaseException) -> str:
+    """An error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def work_here(
+    units: Iterable[Unit], make_worker: MakeWorker, *, permits: Permits, max_attempts: int = MAX_ATTEMPTS
+) -> Iterator[Finished | SetAside]:
+    """Run units one by one in this process, with the same verdicts on failures as cluster.pool.
+
+    Raises:
+        UserError: as soon as a unit raises it.
+    """
+    worker = make_worker(permits)
+    queue = list(reversed(list(units)))
+    try:
+        while queue:
+            result = _try(worker, queue.pop(), max_attempts)
+            if isinstance(result, Finished):
+                queue.extend(reversed(result.added))
+            yield result
+    finally:
+        worker.close()
+
+
+def _try(worker: Worker, unit: Unit, max_attempts: int) -> Finished | SetAside:
+    for attempt in range(1, max_attempts + 1):
+        try:
+            return worker(unit)
+        except Exception as error:  # the edge of the job: one unit's trouble must not end the others
+            if judge(error, attempts=attempt, max_attempts=max_attempts) == "stop":
+                raise
+            logger.warning("unit %s, try %d: %s", unit.name, attempt, told(error), exc_info=error)
+            failure = told(error)
+        if attempt < max_attempts:
+            time.sleep(backoff_seconds(attempt))
+    return SetAside(unit.name, failure, max_attempts)

@@ -1,0 +1,122 @@
+"""Where work runs: in this process, or on Ray. The only module of `jobs` that imports `cluster`, and only then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.progress import Bar, show_table
+from pipeline.errors import UserError
+from pipeline.limits import LocalPermits, Rate
+from pipeline.units import Finished, MakeWorker, SetAside, Unit, work_here
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Where:
+    """How many processes work, and on which machines."""
+
+    workers: int = 0
+    """Ray actors; 0 works in this process and never imports Ray."""
+    ray_address: str | None = None
+    """A cluster's head (`auto`, `host:6379`, `ray://host:10001`); without one, Ray starts on this machine."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rates:
+    """Request budgets by name (`flickr`, media hosts) and for names that are not listed."""
+
+    named: Mapping[str, Rate] = field(default_factory=dict)
+    default: Rate = field(default_factory=lambda: Rate(per_second=1.0))
+
+
+@dataclass(slots=True)
+class Tally:
+    """How a job went."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    set_aside: list[SetAside] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every unit is done, 3 if some were set aside."""
+        return 3 if self.set_aside else 0
+
+    def show_set_aside(self) -> None:
+        """A table of the units that failed too often, if any."""
+        if self.set_aside:
+            rows = [(s.unit, s.attempts, s.error) for s in self.set_aside]
+            show_table("set aside: run the same command again to retry", ("unit", "tries", "error"), rows)
+
+
+@contextlib.contextmanager
+def session(where: Where) -> Iterator[None]:
+    """Keep one Ray session over several jobs; nothing at all with 0 workers."""
+    if where.workers == 0:
+        yield
+        return
+    from cluster.session import connected
+
+    with connected(workers=where.workers, address=where.ray_address):
+        yield
+
+
+def run_units(
+    units: Sequence[Unit], make_worker: MakeWorker, *, where: Where, rates: Rates | None = None
+) -> Iterator[Finished | SetAside]:
+    """Run units where the user wants them; the same units give the same outputs anywhere."""
+    rates = rates or Rates()
+    if where.workers == 0:
+        yield from work_here(units, make_worker, permits=LocalPermits(rates.named, default=rates.default))
+        return
+    if not units:
+        return
+    from cluster.limits import start_permits
+    from cluster.pool import PoolSettings
+    from cluster.pool import run_units as run_on_actors
+
+    with session(where):
+        permits = start_permits(rates.named, default=rates.default)
+        settings = PoolSettings(workers=where.workers)
+        yield from run_on_actors(units, make_worker, permits=permits, settings=settings)
+
+
+def work_through(
+    units: Sequence[Unit],
+    make_worker: MakeWorker,
+    *,
+    done: set[str],
+    label: str,
+    where: Where,
+    rates: Rates | None = None,
+) -> Tally:
+    """Run the units that are not done yet, with progress, and tell how it went."""
+    tally = Tally()
+    left = [unit for unit in units if unit.name not in done]
+    total = len(units)
+    with Bar(label, total=total, noun="units", done=total - len(left)) as bar:
+        for result in run_units(left, make_worker, where=where, rates=rates):
+            if isinstance(result, SetAside):
+                tally.set_aside.append(result)
+            else:
+                tally.counts.update(result.counts)
+                total += len(result.added)
+                bar.expect(total)
+            bar.advance(note=" ".join(f"{k} {n:,}" for k, n in tally.counts.most_common(3)))
+    tally.show_set_aside()
+    return tally
+
+
+def require_workers(where: Where, *, verb: str) -> None:
+    """Verbs that only make sense on Ray say so.
+
+    Raises:
+        UserError: no workers were asked for.
+    """
+    if where.workers == 0:
+        raise UserError(f"{verb} runs on Ray: give --where.workers 1 or more")

@@ -1,0 +1,137 @@
+"""A record -> source bytes in a file, or the word for why not."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urljoin, urlsplit
+
+import requests
+
+from pipeline.errors import Dropped, Transient
+from pipeline.limits import Permits, backoff_seconds, wait
+from pipeline.records import Rendition, VideoRecord
+from pipeline.transfer import Deadlines, check_status, receive, send
+
+_LABELS = ("288p", "360p", "700", "site", "site mp4", "720p", "hd", "hd mp4", "appletv", "iphone_wifi", "mobile mp4")
+"""Flickr's labels for which it gives no size, smallest that is good enough first."""
+
+LOCAL_SOURCES = frozenset({"folder", "ucf101", "hmdb51"})
+"""Sources whose `file://` addresses we made ourselves."""
+
+_MAX_REDIRECTS = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchSettings:
+    """What a download may cost."""
+
+    user_agent: str = "noisyactions/0.1"
+    max_bytes: int = 2 << 30
+    max_attempts: int = 4
+    deadlines: Deadlines = field(default_factory=lambda: Deadlines(min_bytes_per_second=1024.0))
+
+
+def choose(renditions: Sequence[Rendition], *, short_side: int) -> Rendition:
+    """The smallest rendition whose short side covers `short_side`, else the largest.
+
+    Raises:
+        Dropped: `no_video_url`, there is none.
+    """
+    if not renditions:
+        raise Dropped("no_video_url", "the source names no file")
+
+    def cost(rendition: Rendition) -> tuple[int, int]:
+        if rendition.width and rendition.height:
+            side = min(rendition.width, rendition.height)
+            return (0, side) if side >= short_side else (2, -side)
+        label = rendition.label.lower()
+        return (1, _LABELS.index(label) if label in _LABELS else len(_LABELS))
+
+    return min(renditions, key=cost)
+
+
+def fetch(
+    record: VideoRecord, target: Path, *, session: requests.Session, permits: Permits, settings: FetchSettings
+) -> str:
+    """Put the video's bytes into `target` and return their SHA-256.
+
+    Raises:
+        Dropped: for good, with the reason.
+        Transient: still failing after `max_attempts` tries; its reason says how.
+    """
+    if record.dropped:
+        raise Dropped(record.dropped, "as the crawl found it")
+    url = choose(record.renditions, short_side=256).url
+    if urlsplit(url).scheme == "file":
+        if record.source not in LOCAL_SOURCES:  # an answer from the web must never name a file of ours
+            raise Dropped("no_video_url", f"{record.source} named a local file")
+        return _copy(Path(unquote(urlsplit(url).path)), target, settings)
+    for attempt in range(1, settings.max_attempts + 1):
+        try:
+            return _download(url, target, session, permits, settings)
+        except Transient as error:
+            if attempt == settings.max_attempts:
+                raise
+            seconds = backoff_seconds(attempt, asked=error.retry_after_seconds)
+            if error.reason in ("http_4xx", "http_5xx"):
+                permits.throttled(urlsplit(url).netloc, seconds)
+            else:
+                time.sleep(seconds)
+    raise AssertionError("unreachable")
+
+
+def _copy(source: Path, target: Path, settings: FetchSettings) -> str:
+    try:
+        if source.stat().st_size > settings.max_bytes:
+            raise Dropped("too_large", f"{source.stat().st_size} bytes")
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise Dropped("gone", f"{source}: {error.strerror}") from error
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(url: str, target: Path, session: requests.Session, permits: Permits, settings: FetchSettings) -> str:
+    """One try, from the play URL on: the signed address behind it lives for minutes only, so it is never kept."""
+    for _ in range(_MAX_REDIRECTS):
+        wait(permits, urlsplit(url).netloc)
+        request = requests.Request(
+            "GET", url, headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
+        )
+        response = send(session, request, settings.deadlines)
+        if response.is_redirect:
+            url = _next(url, response.headers["Location"])
+            response.close()
+            continue
+        with response:
+            if response.status_code == 403 and "?" in url:
+                raise Transient("HTTP 403 behind a signature: it may have expired", "http_4xx")
+            check_status(response)
+            return _save(response, target, settings)
+    raise Dropped("http_4xx", f"more than {_MAX_REDIRECTS} redirects")
+
+
+def _next(url: str, location: str) -> str:
+    following = urljoin(url, location)
+    if urlsplit(following).scheme not in ("http", "https"):
+        raise Dropped("http_4xx", f"redirected to {following[:80]!r}, which is not on the web")
+    return following
+
+
+def _save(response: requests.Response, target: Path, settings: FetchSettings) -> str:
+    if "text/html" in response.headers.get("Content-Type", ""):
+        raise Dropped("not_a_video", "an HTML page")
+    digest, size = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        for chunk in receive(response, settings.deadlines, max_bytes=settings.max_bytes):
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    if not size:
+        raise Dropped("not_a_video", "zero bytes")
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""The child process in which strangers' bytes are parsed: limits on memory, time and output, no secrets, may die.
+
+Parent and child speak JSON lines over pipes. The child serves one video after another; a crash, a hang or an
+allocation bomb costs that one video and a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pipeline.errors import Dropped
+from pipeline.transcode import Profile, transcode
+
+_KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the child may use for one video."""
+
+    memory_bytes: int = 4 << 30
+    """Address space, so that an allocation bomb fails where it stands."""
+    output_bytes: int = 1 << 30
+    cpu_seconds: int = 600
+    wall_seconds: float = 900.0
+
+
+class Jail:
+    """A child process that transcodes; starts at the first use, restarts after a death."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            for pipe in (self._child.stdin, self._child.stdout):
+                if pipe is not None:
+                    pipe.close()
+            self._child = None
+
+    def transcode(self, source: Path, target: Path, profile: Profile) -> dict[str, Any]:
+        """Run pipeline.transcode.transcode in the child.
+
+        Raises:
+            Dropped: what the child raised, `decoder_crashed` if it died, `decoder_timeout` if it took too long.
+        """
+        child = self._child or self._start()
+        assert child.stdin is not None
+        request = {"source": str(source), "target": str(target), "profile": asdict(profile)}
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+            answer = self._answer(child)
+        except BrokenPipeError:
+            answer = None
+        if answer is None:
+            status = child.wait()
+            self.close()
+            raise Dropped("decoder_crashed", f"the child ended with status {status}")
+        if "dropped" in answer:
+            raise Dropped(answer["dropped"], answer["detail"])
+        return answer
+
+    def _answer(self, child: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+        """One line from the child, or None if it died."""
+        assert child.stdout is not None
+        deadline = time.monotonic() + self._limits.wall_seconds
+        with selectors.DefaultSelector() as selector:
+            selector.register(child.stdout, selectors.EVENT_READ)
+            if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
+                self.close()
+                raise Dropped("decoder_timeout", f"more than {self._limits.wall_seconds:.0f} s")
+        line = child.stdout.readline()
+        answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
+        return answer
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
+        environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+        command = [sys.executable, "-m", "pipeline.jail", json.dumps(asdict(self._limits))]
+        self._child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        )
+        return self._child
+
+
+def _limit_process(limits: Limits) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _limit_cpu(limits: Limits) -> None:
+    """CPU time counts from the child's start, so the limit moves on with each video."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(used.ru_utime + used.ru_stime) + limits.cpu_seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+
+
+def _serve(request: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return transcode(Path(request["source"]), Path(request["target"]), Profile(**request["profile"]))
+    except Dropped as drop:
+        return {"dropped": drop.reason, "detail": drop.detail}
+    except MemoryError:
+        return {"dropped": "decoder_crashed", "detail": "out of the memory it is allowed"}
+    except Exception as error:  # the edge of this process: whatever strange bytes provoke is this video's fate
+        return {"dropped": "decode_failed", "detail": f"{type(error).__name__}: {error}"}
+
+
+def _main() -> None:
+    limits = Limits(**json.loads(sys.argv[1]))
+    _limit_process(limits)
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a library prints must not be an answer
+    for line in sys.stdin.buffer:
+        _limit_cpu(limits)
+        answers.write(json.dumps(_serve(json.loads(line))).encode() + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    _main()

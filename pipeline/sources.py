@@ -1,0 +1,159 @@
+"""Where records come from when no crawl made them: a folder of videos, a table of URLs, a list of Flickr ids."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.records import Rendition, VideoRecord
+from pipeline.splits import parse_split
+
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts", ".mts",
+})  # fmt: skip
+
+_MAX_ID_LENGTH = 80
+_SNIFFED_BYTES = 4096
+
+
+def safe_id(name: str) -> str:
+    """A name as a video id: other characters than letters, digits, `_` and `-` become `_`; a hash keeps it unique."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if plain == name and len(name) <= _MAX_ID_LENGTH:
+        return name
+    return f"{plain[: _MAX_ID_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def folder_records(folder: Path, *, keep_bad_files: bool = False) -> list[VideoRecord]:
+    """A record per video file below `folder`, labelled with the folders it lies in, sorted by id.
+
+    Raises:
+        UserError: no such folder, no video files in it, or a file that is text (unless `keep_bad_files`, then it
+            becomes a row `not_a_video`).
+    """
+    if not folder.is_dir():
+        raise UserError(f"source folder {folder} does not exist")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
+    if not files:
+        raise UserError(f"source folder {folder} holds no video files ({', '.join(sorted(VIDEO_SUFFIXES))})")
+    texts = [] if keep_bad_files else [p for p in files if _is_text(p)]
+    if texts:
+        more = f" (and {len(texts) - 1} more)" if len(texts) > 1 else ""
+        raise UserError(
+            f"{texts[0]} is text, not a video{more}: remove it, or pass --keep-bad-files to record it as such"
+        )
+    records = [_file_record(folder, path) for path in files]
+    return sorted(records, key=lambda record: record.video_id)
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(_SNIFFED_BYTES)
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(head) - 4  # a character cut in two at the end
+    return b"\0" not in head and bool(head)
+
+
+def _file_record(folder: Path, path: Path) -> VideoRecord:
+    relative = path.relative_to(folder)
+    return VideoRecord(
+        video_id=safe_id(relative.with_suffix("").as_posix().replace("/", "__")),
+        source="folder",
+        renditions=(Rendition(label="file", url=f"file://{quote(str(path.absolute()))}"),),
+        title=path.stem,
+        concepts=tuple(relative.parts[:-1]),
+    )
+
+
+def table_records(path: Path) -> list[VideoRecord]:
+    """A record per row of a CSV or Parquet file with a column `url`; sorted by id.
+
+    Other columns it knows: video_id (else made from the URL), title, description, tags (separated by `,` in CSV),
+    labels (separated by `|` in CSV), license, duration_seconds. A row without an http(s) URL becomes `no_video_url`.
+
+    Raises:
+        UserError: not such a file, no column `url`, no rows, or two rows with one video_id.
+    """
+    table = _read_table(path)
+    if "url" not in table.column_names:
+        raise UserError(f"{path} has no column 'url'; its columns are {', '.join(table.column_names)}")
+    records = sorted((_row_record(row) for row in _rows(table)), key=lambda record: record.video_id)
+    if not records:
+        raise UserError(f"{path} has no rows")
+    for one, other in pairwise(records):
+        if one.video_id == other.video_id:
+            raise UserError(f"{path}: video_id {one.video_id!r} stands in two rows")
+    return records
+
+
+def _read_table(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise UserError(f"table {path} does not exist")
+    try:
+        return pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+    except pa.ArrowInvalid as error:
+        raise UserError(
+            f"{path} cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'}: {error}"
+        ) from error
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(max_chunksize=1024):
+        yield from batch.to_pylist()
+
+
+def _row_record(row: Mapping[str, Any]) -> VideoRecord:
+    url = str(row["url"] or "")
+    on_web = url.startswith(("http://", "https://"))
+    license_id, duration = row.get("license"), row.get("duration_seconds")
+    return VideoRecord(
+        video_id=safe_id(str(row.get("video_id") or url)),
+        source="table",
+        renditions=(Rendition(label="url", url=url),) if on_web else (),
+        title=str(row.get("title") or ""),
+        description=str(row.get("description") or ""),
+        tags=_words(row.get("tags"), ","),
+        concepts=_words(row.get("labels"), "|"),
+        license=None if license_id is None else int(license_id),
+        duration_seconds=None if duration is None else float(duration),
+        dropped=None if on_web else "no_video_url",
+    )
+
+
+def _words(value: Any, separator: str) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value or "").split(separator)
+    return tuple(text for part in parts if (text := str(part).strip()))
+
+
+def id_records(path: Path, *, classes: Path | None) -> list[VideoRecord]:
+    """A record per line `flickr_id l1|l2` of a released list, to be enriched before it can be fetched; sorted by id.
+
+    Raises:
+        UserError: a file is missing or empty, or a line is wrong.
+    """
+    for file in (path, classes):
+        if file is not None and not file.is_file():
+            raise UserError(f"id list {file} does not exist")
+    text = path.read_text()
+    labelled: dict[str, tuple[str, ...]] = {line.split()[0]: () for line in text.splitlines() if line.strip()}
+    if classes is not None:
+        names, found = parse_split(text, classes=classes.read_text())
+        labelled = {video_id: tuple(names[i] for i in labels) for video_id, labels in found.items()}
+    wrong = [video_id for video_id in labelled if not video_id.isdigit()]
+    if wrong:
+        raise UserError(f"{path}: {len(wrong)} lines do not begin with a Flickr id, such as {wrong[0]!r}")
+    if not labelled:
+        raise UserError(f"{path} holds no ids")
+    return [VideoRecord(video_id=i, concepts=tuple(sorted(set(labelled[i])))) for i in sorted(labelled)]

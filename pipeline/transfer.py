@@ -1,0 +1,116 @@
+"""One HTTP exchange with deadlines: typed errors, no redirect followed, a dripping body cut."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import requests
+import urllib3
+from requests.exceptions import RequestException
+
+from pipeline.errors import Dropped, Transient
+
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deadlines:
+    """How long an exchange may take."""
+
+    connect_seconds: float = 10.0
+    silence_seconds: float = 30.0
+    """Between two reads of the body."""
+    total_seconds: float = 600.0
+    min_bytes_per_second: float = 0.0
+    """Averaged from 10 s on; a body that only drips is cut."""
+
+
+def retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float | None:
+    """Seconds that a Retry-After header asks for, given as seconds or as an HTTP date."""
+    text = headers.get("Retry-After")
+    if text is None:
+        return None
+    if text.strip().isdigit():
+        return float(text)
+    try:
+        when = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def check_status(response: requests.Response) -> None:
+    """Turn an HTTP status that is no success into a typed error.
+
+    Raises:
+        Transient: 429 and 5xx, with what Retry-After asks for.
+        Dropped: `gone` for 404 and 410, `private` for 401, `http_4xx` for the rest and for redirects.
+    """
+    status = response.status_code
+    told = f"HTTP {status} from {response.url.partition('?')[0]}"  # a query string may hold a signature
+    if status == 429 or status >= 500:
+        raise Transient(told, "http_5xx" if status >= 500 else "http_4xx", retry_after(response.headers))
+    if status in (404, 410):
+        raise Dropped("gone", told)
+    if status == 401:
+        raise Dropped("private", told)
+    if status >= 300:
+        raise Dropped("http_4xx", told)
+
+
+def send(session: requests.Session, request: requests.Request, deadlines: Deadlines) -> requests.Response:
+    """Send and return when the headers are there; the body is still to be read with `receive`.
+
+    Raises:
+        Transient: no connection, or no answer in time.
+    """
+    try:
+        return session.send(
+            session.prepare_request(request),
+            stream=True,
+            allow_redirects=False,
+            timeout=(deadlines.connect_seconds, deadlines.silence_seconds),
+        )
+    except requests.Timeout as error:
+        raise Transient(f"no answer in time: {type(error).__name__}", "timeout") from error
+    except RequestException as error:
+        raise Transient(f"no connection: {type(error).__name__}", "connection") from error
+
+
+def receive(response: requests.Response, deadlines: Deadlines, *, max_bytes: int) -> Iterator[bytes]:
+    """The body in pieces.
+
+    Raises:
+        Transient: `timeout`, `truncated` (shorter than its Content-Length), `connection`.
+        Dropped: `too_large`, `too_slow`.
+    """
+    start, total = time.monotonic(), 0
+    try:
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+            total += len(chunk)
+            if total > max_bytes:
+                raise Dropped("too_large", f"more than {max_bytes} bytes")
+            _check_pace(time.monotonic() - start, total, deadlines)
+            yield chunk
+    except urllib3.exceptions.ReadTimeoutError as error:
+        raise Transient("the body stopped coming", "timeout") from error
+    except urllib3.exceptions.HTTPError as error:
+        raise Transient(f"the body broke off after {total} bytes: {type(error).__name__}", "truncated") from error
+    except OSError as error:
+        raise Transient(f"the body broke off after {total} bytes: {error}", "connection") from error
+    finally:
+        response.close()
+    expected = response.headers.get("Content-Length")
+    if expected is not None and "Content-Encoding" not in response.headers and total != int(expected):
+        raise Transient(f"{total} bytes of {expected}", "truncated")
+
+
+def _check_pace(seconds: float, total: int, deadlines: Deadlines) -> None:
+    if seconds > deadlines.total_seconds:
+        raise Transient(f"{total} bytes in {seconds:.0f} s, the deadline", "timeout")
+    if seconds > 10.0 and total / seconds < deadlines.min_bytes_per_second:
+        raise Dropped("too_slow", f"{total / seconds:.0f} bytes a second")
