@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import dataclasses
 import difflib
@@ -9,6 +10,7 @@ import importlib
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -44,7 +46,13 @@ _USAGE_ERROR = 2
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code: 0 well, 2 the user's mistake, 3 some units set aside."""
-    sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+    code = _run(list(sys.argv[1:] if arguments is None else arguments))
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: threads of Arrow's can abort the process in their destructors, which once in some hundred runs
+    # turned the exit code into SIGABRT's.
+    os._exit(code)
 
 
 def _run(arguments: list[str]) -> int:

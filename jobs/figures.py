@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from PIL import Image
 
 # Colours that the drawn SVG never has otherwise; each is replaced by a CSS variable, so that charts follow the theme.
 _INK, _MUTED, _GRID, _SERIES = "#010203", "#040506", "#070809", "#0a0b0c"
@@ -55,7 +56,7 @@ def _draw(paint: Callable[[Axes], None], *, height: float = 2.7) -> str:
 def _count_axis(axes: Axes, *, which: str = "y") -> None:
     axis = axes.yaxis if which == "y" else axes.xaxis
     axes.grid(axis="y" if which == "y" else "x")
-    axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axis.set_major_locator(MaxNLocator(nbins=5, integer=True, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(FuncFormatter(_thousands))
 
 
@@ -73,7 +74,7 @@ def class_distribution(sizes: Sequence[tuple[str, int]]) -> str:
         axes.yaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.minorticks_off()
         axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
         axes.set_xlabel("class, by rank")
         axes.set_ylabel("videos (log scale)")
@@ -112,11 +113,11 @@ def columns(values: Sequence[tuple[int, int]], *, label: str) -> str:
 
     def paint(axes: Axes) -> None:
         axes.bar([x for x, _ in values], [count for _, count in values], color=_SERIES, width=0.72)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=10, integer=True, min_n_ticks=1))
         _count_axis(axes)
         axes.set_xlabel(label)
         axes.set_ylabel("videos")
         first, last = values[0][0], values[-1][0]
+        axes.set_xticks(range(first, last + 1, 1 + (last - first) // 12))
         axes.set_xlim(first - max(0.6, 3 - (last - first) / 2), last + max(0.6, 3 - (last - first) / 2))
 
     return _draw(paint)
@@ -142,20 +143,21 @@ def duration_histogram(seconds: Sequence[float]) -> tuple[str, int]:
 
 
 def loss_curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    """Loss per step of several runs of one verb: as logged (faint), and its running mean."""
+    """Loss per step of several runs of one verb: as logged (faint), and its running mean; all finite."""
 
     def paint(axes: Axes) -> None:
         for (name, points), colour in zip(runs.items(), _LINES * (1 + len(runs) // len(_LINES)), strict=False):
             steps, losses = np.array(points, dtype=float).T
             window = max(1, len(losses) // 40)
-            axes.plot(steps, losses, color=colour, alpha=0.25, linewidth=0.8)
+            thin = 1 + len(losses) // 1500  # no screen shows more, and a page must not weigh megabytes
+            axes.plot(steps[::thin], losses[::thin], color=colour, alpha=0.25, linewidth=0.8)
             sums = np.cumsum(np.insert(losses, 0, 0.0))
             means = (sums[window:] - sums[:-window]) / window
-            axes.plot(steps[window - 1 :], means, color=colour, linewidth=1.8, label=name, solid_capstyle="round")
+            axes.plot(steps[window - 1 :: thin], means[::thin], color=colour, linewidth=1.8, label=name)
         axes.grid(axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, steps=[1, 2, 5, 10]))
         axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
         axes.set_xlabel("step")
         axes.set_ylabel("training loss")
         axes.legend(loc="upper right", fontsize=9, handlelength=1.2, labelcolor=_INK)
@@ -175,6 +177,6 @@ def film_strip(video: bytes, *, num_frames: int, count: int = 6) -> list[str]:
         for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
                 jpeg = io.BytesIO()
-                frame.to_image().save(jpeg, format="JPEG", quality=80, optimize=True)
+                Image.fromarray(frame.to_ndarray(format="rgb24")).save(jpeg, format="JPEG", quality=80, optimize=True)
                 strip.append("data:image/jpeg;base64," + base64.b64encode(jpeg.getvalue()).decode())
     return strip

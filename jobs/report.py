@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def render_report(store: Store, *, title: str = "NoisyActions", num_samples: int
         curves=_curves(runs),
         results=[run for run in runs if run.result],
         result_keys=list(dict.fromkeys(key for run in runs for key in run.result)),
+        numeric={key for run in runs for key, value in run.result.items() if isinstance(value, (int, float))},
     )
 
 
@@ -243,8 +245,13 @@ def _losses(metrics: bytes) -> tuple[tuple[int, float], ...]:
 
 def _curves(runs: Sequence[Run]) -> list[Chart]:
     """A chart per verb: losses of different objectives have no common scale."""
-    verbs = dict.fromkeys(run.verb for run in runs if len(run.losses) > 1)
-    return [
-        _chart(verb, figures.loss_curves({r.name: r.losses for r in runs if r.verb == verb and len(r.losses) > 1}))
-        for verb in verbs
-    ]
+    charts = []
+    for verb in dict.fromkeys(run.verb for run in runs):
+        of_verb = [run for run in runs if run.verb == verb]
+        finite = {run.name: [point for point in run.losses if math.isfinite(point[1])] for run in of_verb}
+        broken = [run.name for run in of_verb if len(finite[run.name]) < len(run.losses)]
+        curves = {name: points for name, points in finite.items() if len(points) > 1}
+        if curves:
+            note = f"Not finite at some steps, which are left out: {', '.join(broken)}." if broken else ""
+            charts.append(_chart(verb, figures.loss_curves(curves), note))
+    return charts

@@ -100,7 +100,9 @@ class VcpTuples:
         if self.interval < 0:
             raise UserError(f"interval {self.interval} must be at least 0")
         if self.clip_stride is not None and not 0 < self.clip_stride <= self.clip_len + self.interval:
-            raise UserError(f"clip_stride {self.clip_stride} must be 1 to clip_len + interval, {self.min_frames}")
+            raise UserError(
+                f"clip_stride {self.clip_stride} must be 1 to {self.clip_len + self.interval}: clip_len + interval"
+            )
 
     @property
     def min_frames(self) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from pipeline.decode import Plane, Planes
+from pipeline.decode import Plane
 from pipeline.errors import UserError
 
 FOUR_QUARTER_OCTAVES = (1.0, 2**-0.25, 2**-0.5, 2**-0.75, 0.5)
@@ -89,15 +89,15 @@ class CentreCrop:
         return Box(top=_even((height - side) / 2), left=_even((width - side) / 2), side=side)
 
 
-def crop_planes(planes: Planes, *, box: Box, size: int) -> tuple[Plane, Plane]:
-    """Luma (T, size, size) and chroma (T, 2, size/2, size/2) of the square, resized bilinearly with antialiasing."""
-    rows, columns = slice(box.top, box.top + box.side), slice(box.left, box.left + box.side)
-    luma = planes.luma[:, rows, columns]
-    rows, columns = (slice(part.start // 2, part.stop // 2) for part in (rows, columns))
-    chroma = planes.chroma[:, :, rows, columns]
-    time, sides = len(chroma), chroma.shape[2:]
-    small = _resize(chroma.reshape(time * 2, *sides), size // 2)
-    return _resize(luma, size), small.reshape(time, 2, size // 2, size // 2)
+def crop_planes(luma: Plane, chroma: Plane, *, box: Box, size: int) -> tuple[Plane, Plane]:
+    """Planes (T, H, W) and (T, 2, H/2, W/2) -> (T, size, size) and (T, 2, size/2, size/2): the square, resized.
+
+    Bilinear with antialiasing.
+    """
+    top, left, side, half = box.top // 2, box.left // 2, box.side // 2, size // 2
+    large = luma[:, box.top : box.top + box.side, box.left : box.left + box.side]
+    small = chroma[:, :, top : top + side, left : left + side].reshape(-1, side, side)
+    return _resize(large, size), _resize(small, half).reshape(-1, 2, half, half)
 
 
 def _resize(planes: Plane, size: int) -> Plane:
@@ -105,8 +105,9 @@ def _resize(planes: Plane, size: int) -> Plane:
         return planes
     # Four planes as the four channels of one image take half the time that each by itself does, to the same bits.
     channels = 4 if len(planes) % 4 == 0 else 1
-    images = torch.from_numpy(planes).reshape(-1, channels, *planes.shape[1:])
-    resized: Plane = interpolate(images, size=(size, size), mode="bilinear", antialias=True).contiguous().numpy()
+    # numpy copies, not torch: torch would wake a team of threads for it, and there are many loading threads already.
+    images = torch.from_numpy(np.ascontiguousarray(planes).reshape(-1, channels, *planes.shape[1:]))
+    resized: Plane = interpolate(images, size=(size, size), mode="bilinear", antialias=True).numpy()
     return resized.reshape(-1, size, size)
 
 

@@ -92,7 +92,7 @@ class EntityModel:
         The longest come first, so that memory runs out at once or never.
         """
         pairs: list[tuple[int, int, Mapping[str, Any]]] = []
-        for column, entity in enumerate(self.settings.entities):
+        for column, entity in enumerate(self.settings.entities if texts else ()):  # tokenizers refuse no texts
             hypotheses = [HYPOTHESIS.format(entity)] * len(texts)
             encoded = self._tokenizer(
                 list(texts), hypotheses, truncation="only_first", max_length=self.settings.max_tokens

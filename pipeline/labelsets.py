@@ -192,6 +192,6 @@ def read_labelset(path: Path, *, format: str, dataset: str | None = None) -> lis
 
 def kinetics400() -> list[ClassName]:
     """The 400 names that torchvision ships with its R3D-18 weights; nothing is downloaded."""
-    from torchvision.models.video import R3D_18_Weights  # type: ignore[import-untyped]
+    from torchvision.models.video import R3D_18_Weights
 
     return [ClassName("kinetics400", name) for name in R3D_18_Weights.KINETICS400_V1.meta["categories"]]

@@ -31,6 +31,19 @@ def generator(seed: int, *, epoch: int, position: int, purpose: Purpose) -> np.r
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """Where a batch lies in its run; what the draws of its augmentation are keyed by."""
+
+    seed: int
+    epoch: int
+    step: int
+    first: int
+    """Place of this rank's first sample in the global batch."""
+    global_size: int
+    """Samples of the global batch."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Order:
     """The global sequence of items of every epoch, the same for any number of ranks and workers."""

@@ -59,11 +59,13 @@ def folder_records(folder: Path, *, keep_bad_files: bool = False) -> list[VideoR
 def _is_text(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(_SNIFFED_BYTES)
+    if not head or b"\0" in head:
+        return False
     try:
         head.decode()
     except UnicodeDecodeError as error:
-        return error.start > len(head) - 4  # a character cut in two at the end
-    return b"\0" not in head and bool(head)
+        return len(head) == _SNIFFED_BYTES and error.start > len(head) - 4  # a character cut in two at the end
+    return True
 
 
 def _file_record(folder: Path, path: Path) -> VideoRecord:

@@ -274,10 +274,11 @@ def parse_split(
         names.append(name)
     place = list(range(len(names)))
     if merge_case_duplicates:
-        first = {name.casefold(): name for name in reversed(names)}
-        kept = [name for name in names if first[name.casefold()] == name]
-        position = {name.casefold(): number for number, name in enumerate(kept)}
-        place, names = [position[name.casefold()] for name in names], kept
+        first: dict[str, str] = {}
+        for name in names:
+            first.setdefault(name.casefold(), name)
+        position = {folded: number for number, folded in enumerate(first)}
+        place, names = [position[name.casefold()] for name in names], list(first.values())
     found: dict[str, tuple[int, ...]] = {}
     for line_number, line in enumerate(videos.splitlines(), start=1):
         video, _, labels = line.strip().partition(" ")

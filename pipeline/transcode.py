@@ -107,7 +107,8 @@ def _open(file: io.BufferedReader) -> InputContainer:
     try:
         return av.open(file, "r", options=options, metadata_errors="ignore")
     except (FFmpegError, ValueError, OSError) as error:
-        raise Dropped("not_a_video", str(error)) from error
+        # Only what it says: a path in the detail would make the same source give different rows.
+        raise Dropped("not_a_video", getattr(error, "strerror", None) or type(error).__name__) from error
 
 
 def _video_stream(container: InputContainer) -> VideoStream:
@@ -223,7 +224,7 @@ def _encode(frames: Iterator[VideoFrame], stream: VideoStream, target: Path, job
                 count += 1
             output.mux(encoder.encode(None))
     except FFmpegError as error:
-        raise Dropped("encode_failed", str(error)) from error
+        raise Dropped("encode_failed", error.strerror or type(error).__name__) from error
     width, height = picture.upright
     return {"width": width, "height": height, "fps": round(float(job.rate), 6), "num_frames": count}
 

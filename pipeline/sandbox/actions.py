@@ -1,8 +1,8 @@
 """The actions that the sandbox's videos show: which figure, and which of its ways to move.
 
-A family of figures has several ways to move. In a video of one action only that action's way is in motion, the others are
-frozen at a random point of their cycle. So a single frame is drawn from the same distribution for all actions of a
-family, and only the change over time tells them apart.
+A family of figures has several ways to move. In a video of one action only that action's way is in motion, the others
+are frozen at a random point of their cycle. So a single frame is drawn from the same distribution for all actions of
+a family, and only the change over time tells them apart.
 """
 
 from __future__ import annotations

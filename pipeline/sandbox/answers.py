@@ -86,7 +86,8 @@ def search_row(video: SandboxVideo, extras: frozenset[str], base_url: str) -> di
         "date_upload": {"dateupload": str(video.posted)},
         "last_update": {"lastupdate": str(video.posted + 3600)},
         "date_taken": {
-            "datetaken": _taken(video), "datetakengranularity": "0", "datetakenunknown": "1" if video.taken is None else 0,
+            "datetaken": _taken(video), "datetakengranularity": "0",
+            "datetakenunknown": "1" if video.taken is None else 0,
         },
         "owner_name": {"ownername": video.owner.username},
         "tags": {"tags": " ".join(normalised_tag(tag) for tag in texts.tags if "=" not in tag)},
@@ -95,13 +96,15 @@ def search_row(video: SandboxVideo, extras: frozenset[str], base_url: str) -> di
         "media": {"media": video.media, "media_status": "processing" if video.trouble == "processing" else "ready"},
         "path_alias": {"pathalias": video.owner.path_alias},
         "geo": {"latitude": 0, "longitude": 0, "accuracy": 0, "context": 0} if place is None else {
-            "latitude": str(place.latitude), "longitude": str(place.longitude), "accuracy": str(place.accuracy), "context": 0,
+            "latitude": str(place.latitude), "longitude": str(place.longitude), "accuracy": str(place.accuracy),
+            "context": 0,
         },
         "o_dims": {"o_width": str(video.form.width), "o_height": str(video.form.height)},
         "count_comments": {"count_comments": str(len(video.comments))},
         "icon_server": {"iconserver": "2683", "iconfarm": 3},
         "url_m": {
-            "url_m": poster_url(video, base_url, "Medium"), "width_m": width, "height_m": (height, str(height))[video.number % 2],
+            "url_m": poster_url(video, base_url, "Medium"), "width_m": width,
+            "height_m": (height, str(height))[video.number % 2],
         },
     }  # fmt: skip
     for name in more:
@@ -119,7 +122,8 @@ def info_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
     """flickr.photos.getInfo."""
     owner = video.owner
     photo: dict[str, Any] = {
-        "id": video.video_id, "secret": video.secret, "server": video.server, "farm": 66, "dateuploaded": str(video.posted),
+        "id": video.video_id, "secret": video.secret, "server": video.server, "farm": 66,
+        "dateuploaded": str(video.posted),
         "isfavorite": 0, "license": str(video.license), "safety_level": "0", "rotation": 0, "views": str(video.views),
         "media": video.media,
         "owner": {
@@ -152,7 +156,8 @@ def info_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
 
 def _tag(video: SandboxVideo, raw: str, place: int) -> dict[str, Any]:
     return {
-        "id": f"{video.number}-{video.video_id}-{place}", "author": video.owner.nsid, "authorname": video.owner.username,
+        "id": f"{video.number}-{video.video_id}-{place}", "author": video.owner.nsid,
+        "authorname": video.owner.username,
         "raw": loose(raw), "_content": loose(normalised_tag(raw)), "machine_tag": int("=" in raw),
     }  # fmt: skip
 
@@ -182,7 +187,9 @@ def _comment(video: SandboxVideo, place: int, base_url: str) -> dict[str, Any]:
     author: Person = comment.author
     name = f"{video.number}-{video.video_id}-7215{place:08d}"
     return {
-        "id": name, "author": author.nsid, "author_is_deleted": 0, "authorname": author.username, "iconserver": "2683", "iconfarm": 3,
-        "datecreate": str(comment.posted), "permalink": f"{base_url}/photos/{video.owner.path}/{video.video_id}/#comment{name}",
+        "id": name, "author": author.nsid, "author_is_deleted": 0, "authorname": author.username, "iconserver": "2683",
+        "iconfarm": 3,
+        "datecreate": str(comment.posted),
+        "permalink": f"{base_url}/photos/{video.owner.path}/{video.video_id}/#comment{name}",
         "path_alias": author.path_alias, "realname": author.realname, "_content": comment.text,
     }  # fmt: skip

@@ -16,9 +16,12 @@ from pipeline.sandbox.world import World
 Params = Mapping[str, str]
 
 _LICENSES = {
-    0: "All Rights Reserved", 4: "CC BY 2.0", 6: "CC BY-ND 2.0", 3: "CC BY-NC-ND 2.0", 2: "CC BY-NC 2.0", 1: "CC BY-NC-SA 2.0",
-    5: "CC BY-SA 2.0", 7: "No known copyright restrictions", 8: "United States Government Work", 9: "Public Domain Dedication (CC0)",
-    10: "Public Domain Mark", 11: "CC BY 4.0", 12: "CC BY-SA 4.0", 13: "CC BY-ND 4.0", 14: "CC BY-NC 4.0", 15: "CC BY-NC-SA 4.0",
+    0: "All Rights Reserved", 4: "CC BY 2.0", 6: "CC BY-ND 2.0", 3: "CC BY-NC-ND 2.0", 2: "CC BY-NC 2.0",
+    1: "CC BY-NC-SA 2.0",
+    5: "CC BY-SA 2.0", 7: "No known copyright restrictions", 8: "United States Government Work",
+    9: "Public Domain Dedication (CC0)",
+    10: "Public Domain Mark", 11: "CC BY 4.0", 12: "CC BY-SA 4.0", 13: "CC BY-ND 4.0", 14: "CC BY-NC 4.0",
+    15: "CC BY-NC-SA 4.0",
     16: "CC BY-NC-ND 4.0",
 }  # fmt: skip
 _LIMITING = ("text", "tags", "user_id", "min_upload_date", "max_upload_date", "min_taken_date", "max_taken_date")
@@ -81,9 +84,12 @@ def _query(params: Params, shift: int) -> Query:
         raise ApiError(1, "Too many tags in ALL query")
     licenses = params.get("license")
     return Query(
-        text=params.get("text", ""), tags=tags, all_tags=params.get("tag_mode") == "all", media=params.get("media", "all"),
-        since=since, until=until, licenses=frozenset(int(one) for one in licenses.split(",")) if licenses else None,
-        owner=params.get("user_id"), has_geo=params.get("has_geo") in ("1", "true"), sort=params.get("sort", "date-posted-desc"),
+        text=params.get("text", ""), tags=tags, all_tags=params.get("tag_mode") == "all",
+        media=params.get("media", "all"),
+        since=since, until=until,
+        licenses=frozenset(int(one) for one in licenses.split(",") if one.isdigit()) if licenses else None,
+        owner=params.get("user_id"), has_geo=params.get("has_geo") in ("1", "true"),
+        sort=params.get("sort", "date-posted-desc"),
         page=_whole(params.get("page"), 1), per_page=_per_page(params), shift=shift,
     )  # fmt: skip
 
@@ -132,9 +138,23 @@ def _exif(api: Api, params: Params) -> Answer:
     video = api.visible(params)
     if video.number % 3 == 0:
         raise ApiError(2, "Permission denied")
-    rate: dict[str, Any] = {"tagspace": "QuickTime", "tagspaceid": 0, "tag": "VideoFrameRate", "label": "Video Frame Rate"}
+    rate: dict[str, Any] = {
+        "tagspace": "QuickTime",
+        "tagspaceid": 0,
+        "tag": "VideoFrameRate",
+        "label": "Video Frame Rate",
+    }
     rate["raw"] = {"_content": float(round(video.form.rate, 2))}
-    return {"photo": {"id": video.video_id, "secret": video.secret, "server": video.server, "farm": 66, "camera": "", "exif": [rate]}}
+    return {
+        "photo": {
+            "id": video.video_id,
+            "secret": video.secret,
+            "server": video.server,
+            "farm": 66,
+            "camera": "",
+            "exif": [rate],
+        }
+    }
 
 
 def _licenses(api: Api, params: Params) -> Answer:

@@ -37,7 +37,8 @@ class Look:
         low, high = (0.12, 0.4) if dark else (0.72, 0.98)
         hue = dice.uniform()
         first, second = (
-            _colour(hue + dice.between(-0.12, 0.12), dice.between(0.15, 0.55), dice.between(low, high)) for _ in range(2)
+            _colour(hue + dice.between(-0.12, 0.12), dice.between(0.15, 0.55), dice.between(low, high))
+            for _ in range(2)
         )
         return cls(
             kind=dice.pick(tuple(_PAINTERS)), first=first, second=second, dark=dark,
@@ -78,7 +79,9 @@ def _distract(picture: Canvas, look: Look, dice: Dice) -> None:
     cx, cy = dice.between(0, width), dice.between(0, height)
     x, y = np.abs(np.arange(width) - cx), np.abs(np.arange(height) - cy)[:, None]
     inside = np.hypot(x, y) < reach if dice.chance(0.5) else np.maximum(x / dice.between(0.5, 1.5), y) < reach
-    shade = _colour(dice.uniform(), dice.between(0.2, 0.6), dice.between(0.2, 0.5) if look.dark else dice.between(0.6, 0.9))
+    shade = _colour(
+        dice.uniform(), dice.between(0.2, 0.6), dice.between(0.2, 0.5) if look.dark else dice.between(0.6, 0.9)
+    )
     picture[inside] = shade
 
 
@@ -110,7 +113,9 @@ def _checks(rows: Canvas, columns: Canvas, dice: Dice) -> Canvas:
 
 def _clouds(rows: Canvas, columns: Canvas, dice: Dice) -> Canvas:
     height, width = rows.shape[0], columns.shape[-1]
-    return np.asarray(0.65 * _noise(dice, height, width, cells=5) + 0.35 * _noise(dice, height, width, cells=14), np.float32)
+    return np.asarray(
+        0.65 * _noise(dice, height, width, cells=5) + 0.35 * _noise(dice, height, width, cells=14), np.float32
+    )
 
 
 def _hills(rows: Canvas, columns: Canvas, dice: Dice) -> Canvas:

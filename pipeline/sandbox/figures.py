@@ -106,7 +106,9 @@ def _hoop(phases: Sequence[float]) -> list[Part]:
     for number in range(3):
         angle = phases[1] + number * 2 * pi / 3
         broad = number == 0
-        parts.append(Part(x, y, x + 0.3 * cos(angle), y + 0.3 * sin(angle), 0.085 if broad else 0.03, 3 if broad else 2))
+        parts.append(
+            Part(x, y, x + 0.3 * cos(angle), y + 0.3 * sin(angle), 0.085 if broad else 0.03, 3 if broad else 2)
+        )
     return [*parts, Part(x, y, x, y, 0.09, 0)]
 
 
@@ -115,7 +117,8 @@ def _boat(phases: Sequence[float]) -> list[Part]:
     oar = radians(50) * cos(phases[1])
     parts = [
         Part(0, -0.12, 0.03, 0.08, 0.095, 1), Part(0.02, -0.3, 0.02, -0.3, 0.09, 0),
-        Part(-0.34, 0.16, 0.3, 0.16, 0.1, 2), Part(0.3, 0.14, 0.46, 0.05, 0.06, 2), Part(-0.3, 0.08, 0.42, 0.08, 0.03, 3),
+        Part(-0.34, 0.16, 0.3, 0.16, 0.1, 2), Part(0.3, 0.14, 0.46, 0.05, 0.06, 2),
+        Part(-0.3, 0.08, 0.42, 0.08, 0.03, 3),
         Part(0.02, -0.06, 0.02 + 0.46 * sin(oar), -0.06 + 0.42 * cos(oar), 0.034, 3),
     ]  # fmt: skip
     pitched = _turned(parts, radians(16) * cos(phases[0]), (0.0, 0.1))

@@ -33,7 +33,7 @@ def _xml(answer: Answer) -> bytes:
         ElementTree.SubElement(root, "err", code=str(answer["code"]), msg=answer["message"])
     else:
         _fill(root, {name: value for name, value in answer.items() if name != "stat"})
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def _fill(element: ElementTree.Element, value: Mapping[str, Any]) -> None:

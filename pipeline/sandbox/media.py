@@ -20,7 +20,10 @@ Container = Literal["mp4", "mov", "avi", "webm"]
 _ENCODERS: dict[Codec, tuple[str, dict[str, str]]] = {
     "h264": ("libx264", {"preset": "ultrafast", "crf": "26"}),
     "mpeg4": ("mpeg4", {"qscale": "5", "flags": "+qscale", "global_quality": str(5 * 118)}),
-    "hevc": ("libx265", {"preset": "ultrafast", "crf": "28", "x265-params": "log-level=none:pools=none:frame-threads=1"}),
+    "hevc": (
+        "libx265",
+        {"preset": "ultrafast", "crf": "28", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    ),
     "vp9": ("libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "36", "b": "0"}),
 }
 _RATES = (Fraction(12), Fraction(15), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(30), Fraction(50))

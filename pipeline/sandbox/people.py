@@ -7,8 +7,37 @@ from functools import lru_cache
 
 from pipeline.sandbox.dice import Dice
 
-_FIRST = ("Ana", "Bram", "Chloé", "Dmitri", "Elif", "Femi", "Grace", "Hiro", "Ingrid", "João", "Kavita", "Liam", "Mina", "Nour", "Olga")
-_LAST = ("Rivera", "Pitoyo", "Dubois", "Okafor", "Yilmaz", "Nakamura", "Larsen", "Silva", "Rao", "Murphy", "Haddad", "Novak")
+_FIRST = (
+    "Ana",
+    "Bram",
+    "Chloé",
+    "Dmitri",
+    "Elif",
+    "Femi",
+    "Grace",
+    "Hiro",
+    "Ingrid",
+    "João",
+    "Kavita",
+    "Liam",
+    "Mina",
+    "Nour",
+    "Olga",
+)
+_LAST = (
+    "Rivera",
+    "Pitoyo",
+    "Dubois",
+    "Okafor",
+    "Yilmaz",
+    "Nakamura",
+    "Larsen",
+    "Silva",
+    "Rao",
+    "Murphy",
+    "Haddad",
+    "Novak",
+)
 _HANDLES = ("clicks", "photo", "video", "films", "outdoors", "dad", "runner", "travels", "fit", "cam")
 
 

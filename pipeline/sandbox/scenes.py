@@ -59,7 +59,10 @@ class Camera:
         """Shift in x and y and magnification at that time."""
         slow = sin(0.9 * seconds + self.phase)
         shift = [self.pan[i] * 1.1 * sin(0.9 * seconds + self.phase + i) for i in (0, 1)]
-        jitter = [sin(17.3 * seconds + self.phase) + sin(29.1 * seconds), sin(19.7 * seconds) + sin(31.3 * seconds + self.phase)]
+        jitter = [
+            sin(17.3 * seconds + self.phase) + sin(29.1 * seconds),
+            sin(19.7 * seconds) + sin(31.3 * seconds + self.phase),
+        ]
         limit = _MARGIN * 0.9
         x, y = (min(max(shift[i] + self.shake * jitter[i] / 2, -limit), limit) for i in (0, 1))
         return x, y, 1.06 + self.zoom * slow
@@ -80,7 +83,9 @@ class Scene:
 def compose(actions: Sequence[str], *, aspect: float, dice: Dice) -> Scene:
     """A scene of 1 to 3 actions, the first as the large figure in the middle; `aspect` is width / height."""
     look = Look.drawn(dice)
-    main = _actor(actions[0], dice, look, size=dice.between(0.62, 0.76), x=dice.between(-0.08, 0.08), y=dice.between(-0.05, 0.05))
+    main = _actor(
+        actions[0], dice, look, size=dice.between(0.62, 0.76), x=dice.between(-0.08, 0.08), y=dice.between(-0.05, 0.05)
+    )
     others = []
     wide = aspect >= 1
     for number, action in enumerate(actions[1:]):
@@ -94,7 +99,9 @@ def compose(actions: Sequence[str], *, aspect: float, dice: Dice) -> Scene:
         zoom=dice.between(0.02, 0.06) if dice.chance(0.4) else 0.0,
         phase=dice.between(0, 2 * pi),
     )
-    return Scene(actors=(*others, main), look=look, camera=camera, flicker=dice.between(0.05, 0.2) if dice.chance(0.4) else 0.0)
+    return Scene(
+        actors=(*others, main), look=look, camera=camera, flicker=dice.between(0.05, 0.2) if dice.chance(0.4) else 0.0
+    )
 
 
 def _actor(action: str, dice: Dice, look: Look, *, size: float, x: float, y: float) -> Actor:
@@ -157,4 +164,4 @@ def _lit(frame: Frame, gain: float) -> Frame:
     if gain == 1:
         return frame
     table = np.minimum(np.arange(256) * gain, 255).astype(np.uint8)
-    return table[frame]
+    return np.take(table, frame)

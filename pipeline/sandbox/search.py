@@ -1,4 +1,4 @@
-"""Search over a world as Flickr's behaves, its oddities included (reference: the API's documentation and users' reports)."""
+"""Search over a world as Flickr's behaves, with the oddities that its documentation and its users tell of."""
 
 from __future__ import annotations
 

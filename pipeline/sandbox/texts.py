@@ -1,4 +1,4 @@
-"""Texts: titles, tags, descriptions and comments as people write them: vague, emphatic, in several scripts, partly wrong."""
+"""Texts: titles, tags, descriptions and comments as people write them: vague, emphatic, partly wrong."""
 
 from __future__ import annotations
 
@@ -11,28 +11,44 @@ from pipeline.sandbox.actions import action_named
 from pipeline.sandbox.dice import Dice
 
 _TITLES = (
-    "{a}", "{a}!!", "Sunday in the park!! {a}", "{A} with the kids", "my first {a}", "{a} 💪🔥", "Dad trying {a} 😂", "{a} at the club",
-    "Summer camp - {a}", "{a} (part 2)", "Video: {a}", "2 minutes of {a}", "{a} <3", "{A} & friends", "{a} in slow motion",
+    "{a}", "{a}!!", "Sunday in the park!! {a}", "{A} with the kids", "my first {a}", "{a} 💪🔥", "Dad trying {a} 😂",
+    "{a} at the club",
+    "Summer camp - {a}", "{a} (part 2)", "Video: {a}", "2 minutes of {a}", "{a} <3", "{A} & friends",
+    "{a} in slow motion",
 )  # fmt: skip
 _VAGUE_TITLES = (
-    "GOPR{n:04d}", "MVI_{n:04d}", "IMG_{n:04d}.MOV", "{n}", "DSC{n:05d}", "untitled", "", "Day {d}", "يوم جميل في الحديقة", "יום כיף בים",
+    "GOPR{n:04d}", "MVI_{n:04d}", "IMG_{n:04d}.MOV", "{n}", "DSC{n:05d}", "untitled", "", "Day {d}",
+    "يوم جميل في الحديقة", "יום כיף בים",
     "Ñandú & co.", "公園で遊ぶ", "Sommerfest 20{d:02d}", "☀️☀️☀️", "03-{d:02d} clip",
 )  # fmt: skip
 _DESCRIPTIONS = (
     "", "", "", "We spent the whole afternoon on {a}.", "Shot on my old phone, sorry for the shake. {A}, as promised!",
     'More of this on <a href="https://example.org/blog" rel="noreferrer nofollow">my blog</a> &amp; soon here: {a}',
-    "<b>{A}</b>\nlocation: the park behind our house\ncamera: no idea", "Practice makes perfect &quot;{a}&quot; ...", "{a} {a} {a}",
+    "<b>{A}</b>\nlocation: the park behind our house\ncamera: no idea", "Practice makes perfect &quot;{a}&quot; ...",
+    "{a} {a} {a}",
     "Some people say this is not {a} at all :-)",
 )  # fmt: skip
-_VAGUE_DESCRIPTIONS = ("", "", "", "Test upload.", "See title.", "شكرا للمشاهدة", "Uploaded with a <i>mobile</i> app.", "100% fun")
+_VAGUE_DESCRIPTIONS = (
+    "",
+    "",
+    "",
+    "Test upload.",
+    "See title.",
+    "شكرا للمشاهدة",
+    "Uploaded with a <i>mobile</i> app.",
+    "100% fun",
+)
 _TAGS = (
-    "video", "fun", "summer", "Family", "park", "friends", "holiday", "Sport", "fitness", "New York", "2012", "beach", "iphone video",
-    "Nikon D90", "kids", "slow-motion", "geotagged", "🎉", "été", "workout", "weekend", "vacation 2010", "outdoor", "home movie",
+    "video", "fun", "summer", "Family", "park", "friends", "holiday", "Sport", "fitness", "New York", "2012", "beach",
+    "iphone video",
+    "Nikon D90", "kids", "slow-motion", "geotagged", "🎉", "été", "workout", "weekend", "vacation 2010", "outdoor",
+    "home movie",
 )  # fmt: skip
 _MACHINE_TAGS = ("geo:lat=52.37", "uploaded:by=flickrmobile", "foursquare:venue=4b5b")
 _COMMENTS = (
     "Great!", "lovely capture", "😂😂😂", "Is this {a}?", "nice {a}", "how did you film that", "Added to the group [url=https://example.org]here[/url]",
-    'You look <i>great</i> <a href="https://www.flickr.com/photos/someone/">see mine</a>', "رائع", "wow", "first", "That is not {a}...",
+    'You look <i>great</i> <a href="https://www.flickr.com/photos/someone/">see mine</a>', "رائع", "wow", "first",
+    "That is not {a}...",
 )  # fmt: skip
 
 
@@ -51,8 +67,7 @@ def normalised_tag(raw: str) -> str:
     """A tag as Flickr stores it: lower case, letters and digits only; emoji stay."""
     if ":" in raw and "=" in raw:
         return raw.lower()
-    plain = "".join(c for c in unicodedata.normalize("NFC", raw).lower() if c.isalnum() or ord(c) > 0x2100)
-    return plain
+    return "".join(c for c in unicodedata.normalize("NFC", raw).lower() if c.isalnum() or ord(c) > 0x2100)
 
 
 def write_texts(labels: Sequence[str], dice: Dice) -> Texts:
@@ -65,7 +80,7 @@ def write_texts(labels: Sequence[str], dice: Dice) -> Texts:
     description = _filled(dice.pick(_DESCRIPTIONS), about) if about else dice.pick(_VAGUE_DESCRIPTIONS)
     tags = dice.sample(_TAGS, dice.poisson(2.5)) + ([dice.pick(_MACHINE_TAGS)] if dice.chance(0.1) else [])
     for number, spelling in enumerate(spelled):
-        told = (in_title and number == 0) or spelling == about and spelling.lower() in description.lower()
+        told = (in_title and number == 0) or (spelling == about and spelling.lower() in description.lower())
         if not told or dice.chance(0.5):
             tags.insert(dice.integer(0, len(tags)), spelling)
     return Texts(title=title, description=description, tags=tuple(dict.fromkeys(tags)))
@@ -90,8 +105,8 @@ def words_of(text: str) -> list[str]:
 
 def stem(word: str) -> str:
     """A word without its commonest English endings: `juggling`, `juggle` and `juggles` all give `juggl`."""
-    for ending in ("ing", "ed", "es", "s", "e"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3:
+    for ending, least in (("ing", 3), ("ed", 3), ("es", 3), ("s", 2), ("e", 3)):
+        if word.endswith(ending) and len(word) - len(ending) >= least:
             word = word[: -len(ending)]
             break
     return word[:-1] if len(word) > 3 and word[-1] == word[-2] else word

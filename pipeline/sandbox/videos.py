@@ -68,7 +68,7 @@ def number_of(identifier: str) -> int:
 
 
 def choose_actions(actions: Sequence[str], number: int, dice: Dice) -> tuple[str, ...]:
-    """1 to 3 actions to be seen: the main one long-tailed over `actions`, but each gets its share of the first videos."""
+    """1 to 3 actions to be seen; the main one is long-tailed over `actions`, after two videos for each."""
     if number < 2 * len(actions):
         main = actions[number % len(actions)]
     else:
@@ -80,7 +80,7 @@ def choose_actions(actions: Sequence[str], number: int, dice: Dice) -> tuple[str
 def choose_labels(
     actions: Sequence[str], shown: Sequence[str], *, mean: float, wrong_rate: float, dice: Dice
 ) -> tuple[str, ...]:
-    """The actions that the texts will mention, at most as many as are shown; each is wrong with probability `wrong_rate`."""
+    """The actions that the texts will mention, at most as many as are shown; `wrong_rate` of them are not shown."""
     absent = [action for action in actions if action not in shown]
     labels = []
     for right in shown[: 1 + dice.poisson(max(mean - 1, 0.0))]:
@@ -91,10 +91,14 @@ def choose_labels(
 
 def scene_of(video: SandboxVideo, *, seed: int) -> Scene:
     """What the video shows."""
-    return compose(video.true_actions, aspect=video.form.width / video.form.height, dice=Dice("scene", seed, video.number))
+    return compose(
+        video.true_actions, aspect=video.form.width / video.form.height, dice=Dice("scene", seed, video.number)
+    )
 
 
-def draw_comments(labels: Sequence[str], posted: int, *, seed: int, people: int, dice: Dice) -> tuple[SandboxComment, ...]:
+def draw_comments(
+    labels: Sequence[str], posted: int, *, seed: int, people: int, dice: Dice
+) -> tuple[SandboxComment, ...]:
     """None on most videos, then a few, from people who comment often."""
     if dice.chance(0.6):
         return ()
@@ -115,4 +119,5 @@ def draw_dates(dice: Dice) -> tuple[int, str | None]:
 
 def draw_license(dice: Dice) -> int:
     """All rights reserved on most, every other licence now and then, and one that nobody has heard of."""
-    return dice.weighted((0, *range(1, 17), 99), (20, *[1.0] * 6, *[0.4] * 10, 0.25))
+    licenses: tuple[int, ...] = (*range(17), 99)
+    return dice.weighted(licenses, (20, *[1.0] * 6, *[0.4] * 10, 0.25))

@@ -6,12 +6,12 @@ import hashlib
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar, get_args
 
 from pipeline.errors import UserError
 from pipeline.sandbox.actions import ACTIONS, action_named
@@ -32,6 +32,8 @@ from pipeline.sandbox.videos import (
     scene_of,
     video_id,
 )
+
+T = TypeVar("T")
 
 _RENDERERS = ("actions", "backgrounds", "dice", "figures", "media", "scenes", "videos")
 """Modules that decide the bytes of a file; a change in one of them starts a new cache."""
@@ -118,7 +120,7 @@ class World:
             raise UserError(f"no video {identifier!r} in this world")
         path = self.media_path(video)
         if not path.exists():
-            _write_whole(path, lambda part: _fill(video, self.config.seed, part))
+            write_whole(path, lambda part: _fill(video, self.config.seed, part))
         return path
 
     def media_path(self, video: SandboxVideo) -> Path:
@@ -132,27 +134,33 @@ class World:
 
 
 def run_all(
-    work: Callable[[str], object], names: list[str], *, processes: int, progress: Callable[[int, int], None] | None = None
+    work: Callable[[T], object],
+    items: Sequence[T],
+    *,
+    processes: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Call `work` (picklable) on each name, in so many processes; 1 is this one."""
-    if processes <= 1:
-        for done, name in enumerate(names, start=1):
-            work(name)
+    """Call `work` on each item, in so many processes (then both must be picklable); 1 is this one."""
+    if processes <= 1 or len(items) <= 1:
+        for done, item in enumerate(items, start=1):
+            work(item)
             if progress:
-                progress(done, len(names))
+                progress(done, len(items))
         return
     with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, future in enumerate(as_completed([pool.submit(work, name) for name in names]), start=1):
+        for done, future in enumerate(as_completed([pool.submit(work, item) for item in items]), start=1):
             future.result()
             if progress:
-                progress(done, len(names))
+                progress(done, len(items))
 
 
 @lru_cache(maxsize=50_000)
 def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
     seed, dice = config.seed, Dice("video", config.seed, number)
     shown = choose_actions(config.actions, number, dice)
-    labels = choose_labels(config.actions, shown, mean=config.mean_labels, wrong_rate=config.wrong_label_rate, dice=dice)
+    labels = choose_labels(
+        config.actions, shown, mean=config.mean_labels, wrong_rate=config.wrong_label_rate, dice=dice
+    )
     texts = write_texts(labels, dice)
     if config.shared_tag is not None:
         texts = Texts(title=texts.title, description=texts.description, tags=(*texts.tags, config.shared_tag))
@@ -160,7 +168,8 @@ def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
     people = max(config.num_videos // 6, 3)
     photo = number >= config.num_videos - config.num_photos
     return SandboxVideo(
-        number=number, video_id=video_id(seed, number), secret=f"{dice.integer(0, 2**40 - 1):010x}", server=str(dice.integer(2000, 65535)),
+        number=number, video_id=video_id(seed, number), secret=f"{dice.integer(0, 2**40 - 1):010x}",
+        server=str(dice.integer(2000, 65535)),
         owner=person(seed, min(int(dice.exponential(people / 2)), people - 1)), texts=texts,
         comments=draw_comments(labels, posted, seed=seed, people=people, dice=dice), posted=posted, taken=taken,
         place=drawn_place(dice), license=draw_license(dice), views=int(dice.exponential(1.0) ** 3 * 200), labels=labels,
@@ -183,7 +192,7 @@ def _fill(video: SandboxVideo, seed: int, path: Path) -> None:
         encode(scene_of(video, seed=seed), video.form, path=path)
 
 
-def _write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` make a file beside `path`, then put it there at once: others see all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".part-", dir=path.parent) as folder:
