@@ -74,7 +74,11 @@ def _write(
     store: Store, records: list[VideoRecord], countries: Mapping[str, str], entities: Mapping[str, Sequence[str]]
 ) -> None:
     rows = [
-        {"video_id": r.video_id, "country_iso": countries.get(r.video_id), "entities": list(entities.get(r.video_id, ()))}
+        {
+            "video_id": r.video_id,
+            "country_iso": countries.get(r.video_id),
+            "entities": list(entities.get(r.video_id, ())),
+        }
         for r in records
     ]
     buffer = io.BytesIO()

@@ -15,7 +15,18 @@ from jobs.progress import show_table
 from pipeline.errors import UserError
 from pipeline.store import open_store
 
-_PACKAGES = ("torch", "torchvision", "av", "ray", "webdataset", "flickrapi", "boto3", "transformers", "numpy", "pyarrow")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "av",
+    "ray",
+    "webdataset",
+    "flickrapi",
+    "boto3",
+    "transformers",
+    "numpy",
+    "pyarrow",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,8 @@
-"""A root -> one self-contained HTML page: the dataset, its statistics, samples, splits, training and results."""
+"""A root -> one self-contained HTML page: the dataset, its statistics, samples, splits, training and results.
+
+Reads whatever the root holds by now; writes report.html. Costs seconds per 100,000 videos, and asks nothing of the
+network.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import av
 import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
+import tyro
 from markupsafe import Markup
 
 from jobs import figures
+from jobs.progress import say
 from pipeline import stats
+from pipeline.errors import UserError
 from pipeline.places import country_name
 from pipeline.shards import read_rows
-from pipeline.store import Store
+from pipeline.store import Store, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +39,30 @@ _LICENSES = {
     9: "CC0 1.0", 10: "Public Domain Mark 1.0", 11: "CC BY 4.0", 12: "CC BY-SA 4.0", 13: "CC BY-ND 4.0",
     14: "CC BY-NC 4.0", 15: "CC BY-NC-SA 4.0", 16: "CC BY-NC-ND 4.0",
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Where the page goes and what is on it."""
+
+    root: Annotated[str, tyro.conf.Positional]
+    """Folder or s3://bucket/prefix to tell about."""
+    out: Path | None = None
+    """Local file to write; report.html in the root if not given."""
+    title: str = "NoisyActions"
+    samples: int = 8
+    """Videos shown as film strips."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 0:
+            raise UserError(f"samples {self.samples}: use 0 for none")
+
+
+def run(config: Config) -> int:
+    """Write the page and tell where it is."""
+    where = write_report(open_store(config.root), config.out, title=config.title, num_samples=config.samples)
+    say(f"the report is {where}")
+    return 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

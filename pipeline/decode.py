@@ -73,8 +73,8 @@ def decode_frames(data: bytes, frames: npt.NDArray[np.int64]) -> Planes:
             if not file.streams.video:
                 raise Dropped("no_video_stream")
             stream = file.streams.video[0]
-            _prepare(stream.codec_context)
-            decoded = _decode(stream.codec_context, packets=_packets(file, stream, data), wanted=wanted)
+            context = _prepare(stream.codec_context)
+            decoded = _decode(context, packets=_packets(file, stream, data), wanted=wanted)
     except _BROKEN as error:
         raise Dropped("decode_failed", f"{type(error).__name__}: {error}") from error
     if not decoded:
@@ -82,11 +82,14 @@ def decode_frames(data: bytes, frames: npt.NDArray[np.int64]) -> Planes:
     return _stack(decoded, frames.tolist())
 
 
-def _prepare(context: VideoCodecContext) -> None:
+def _prepare(context: VideoCodecContext | None) -> VideoCodecContext:
+    if context is None:
+        raise Dropped("decode_failed", "its codec is unknown")
     if context.width * context.height > _MAX_PIXELS:
         raise Dropped("decode_failed", f"frames of {context.width}x{context.height} pixels")
     context.thread_count = 1  # loaders run many decoders side by side
     context.options = {"max_pixels": str(_MAX_PIXELS)}
+    return context
 
 
 def _packets(file: InputContainer, stream: VideoStream, data: bytes) -> _Packets:

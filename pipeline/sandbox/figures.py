@@ -122,7 +122,7 @@ def _boat(phases: Sequence[float]) -> list[Part]:
         Part(0.02, -0.06, 0.02 + 0.46 * sin(oar), -0.06 + 0.42 * cos(oar), 0.034, 3),
     ]  # fmt: skip
     pitched = _turned(parts, radians(16) * cos(phases[0]), (0.0, 0.1))
-    return _moved(pitched, 0.24 * sin(phases[1]), 0.27 * sin(phases[0]))
+    return _moved(pitched, 0.24 * sin(phases[1]), 0.24 * sin(phases[0]) - 0.06)
 
 
 _FIGURES: dict[Family, Callable[[Sequence[float]], list[Part]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -50,6 +51,8 @@ class Form:
     container: Container = "mp4"
     audio: bool = False
     """With a mono tone beside the picture."""
+    rotated: bool = False
+    """Stored lying on its side with a note that players turn it, as phones do (MP4 and MOV only)."""
     irregular: bool = False
     """With frames left out here and there, as phones do in the dark (a variable frame rate)."""
 
@@ -67,7 +70,8 @@ class Form:
         return cls(
             width=wide // 2 * 2, height=tall // 2 * 2, rate=dice.weighted(_RATES, _RATE_WEIGHTS),
             seconds=round(min(min_seconds + dice.exponential(2.2), max_seconds), 2), codec=codec, container=container,
-            audio=container in ("mp4", "mov") and dice.chance(0.3), irregular=container == "mp4" and dice.chance(0.06),
+            audio=container in ("mp4", "mov") and dice.chance(0.3),
+            rotated=container in ("mp4", "mov") and dice.chance(0.06), irregular=container == "mp4" and dice.chance(0.06),
         )  # fmt: skip
 
 
@@ -79,7 +83,8 @@ def encode(scene: Scene, form: Form, *, path: Path) -> None:
         name, options = _ENCODERS[form.codec]
         stream = container.add_stream(name, rate=form.rate, options=options)
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = form.width, form.height, "yuv420p"
+        stream.width, stream.height = (form.height, form.width) if form.rotated else (form.width, form.height)
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1
         stream.codec_context.gop_size = 48
         tone = container.add_stream("aac", rate=16000, layout="mono") if form.audio else None
@@ -91,6 +96,19 @@ def encode(scene: Scene, form: Form, *, path: Path) -> None:
             for sound in _sounds(form.seconds):
                 container.mux(tone.encode(sound))
             container.mux(tone.encode(None))
+    if form.rotated:
+        _tell_rotation(path, stored_height=form.width)
+
+
+def _tell_rotation(path: Path, *, stored_height: int) -> None:
+    """Write a quarter turn clockwise into the matrix of the file's first track header (ISO 14496-12, 8.3.2)."""
+    data = path.read_bytes()
+    # Version, times, id, duration, layer and volume are the 40 bytes between the box's name and its matrix.
+    start = data.index(b"tkhd") + 4 + 40
+    assert data[start - 40] == 0, "a track header of version 0"
+    one = 1 << 16
+    matrix = struct.pack(">9i", 0, one, 0, -one, 0, 0, stored_height * one, 0, 1 << 30)
+    path.write_bytes(data[:start] + matrix + data[start + len(matrix) :])
 
 
 def _container_options(form: Form) -> dict[str, str]:
@@ -104,7 +122,8 @@ def _pictures(frames: Iterator[Frame], form: Form) -> Iterator[av.VideoFrame]:
         # Left out: frames 7, 8, 9 of every 23. The others keep their times.
         if form.irregular and number % 23 in (7, 8, 9):
             continue
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        stored = np.ascontiguousarray(np.rot90(frame)) if form.rotated else frame
+        picture = av.VideoFrame.from_ndarray(stored, format="rgb24")
         picture.pts, picture.time_base = number, 1 / form.rate
         yield picture
 

@@ -89,7 +89,7 @@ def compose(actions: Sequence[str], *, aspect: float, dice: Dice) -> Scene:
     others = []
     wide = aspect >= 1
     for number, action in enumerate(actions[1:]):
-        side, away = (-1.0, 1.0)[number % 2], 0.5 * max(aspect, 1 / aspect) - 0.14
+        side, away = (-1.0, 1.0)[number % 2], 0.5 * max(aspect, 1 / aspect) - 0.19
         across = dice.between(-0.1, 0.25)
         x, y = (side * away, across) if wide else (across, side * away)
         others.append(_actor(action, dice, look, size=dice.between(0.28, 0.35), x=x, y=y))

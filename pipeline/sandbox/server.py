@@ -125,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", "0")))
+        length = headers.get("content-length", "0")
+        body = self.rfile.read(int(length) if length.isdecimal() else 0)
         owner = self.server.owner
         try:
             call = call_of(self.command, self.path, headers, body)

@@ -35,7 +35,7 @@ from pipeline.sandbox.videos import (
 
 T = TypeVar("T")
 
-_RENDERERS = ("actions", "backgrounds", "dice", "figures", "media", "scenes", "videos")
+_RENDERERS = ("actions", "backgrounds", "dice", "figures", "media", "scenes", "videos", "world")
 """Modules that decide the bytes of a file; a change in one of them starts a new cache."""
 
 
@@ -165,6 +165,7 @@ def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
     if config.shared_tag is not None:
         texts = Texts(title=texts.title, description=texts.description, tags=(*texts.tags, config.shared_tag))
     posted, taken = draw_dates(dice)
+    file = Dice("file", seed, number)  # of its own, so that files do not depend on how texts are written
     people = max(config.num_videos // 6, 3)
     photo = number >= config.num_videos - config.num_photos
     return SandboxVideo(
@@ -173,8 +174,8 @@ def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
         owner=person(seed, min(int(dice.exponential(people / 2)), people - 1)), texts=texts,
         comments=draw_comments(labels, posted, seed=seed, people=people, dice=dice), posted=posted, taken=taken,
         place=drawn_place(dice), license=draw_license(dice), views=int(dice.exponential(1.0) ** 3 * 200), labels=labels,
-        true_actions=shown, form=Form.drawn(dice, min_seconds=config.min_seconds, max_seconds=config.max_seconds),
-        trouble=_draw_trouble(config, dice) if not photo else None,
+        true_actions=shown, form=Form.drawn(file, min_seconds=config.min_seconds, max_seconds=config.max_seconds),
+        trouble=_draw_trouble(config, file) if not photo else None,
         media="photo" if photo else "video",
     )  # fmt: skip
 

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import figures
-from jobs.report import render_report, write_report
+from jobs.report import Config, render_report, run, write_report
+from pipeline.errors import UserError
 from pipeline.records import Comment, VideoRecord
 from pipeline.shards import Probe, Sample, publish_shard, read_rows, write_shard
 from pipeline.splits import COLUMNS, SplitSettings, make_splits, write_splits
@@ -197,6 +198,14 @@ def test_a_stored_video_that_is_damaged_is_told_and_the_page_is_written(tmp_path
     page = render_report(store)
     assert page.count("cannot be decoded") == 1
     assert _Page(page).elements["img"] > 0
+
+
+def test_the_verb_writes_the_page_and_says_where(root, tmp_path, capsys):
+    assert run(Config(root=root.url, out=tmp_path / "page.html", samples=0)) == 0
+    assert f"the report is {tmp_path}/page.html" in capsys.readouterr().out.replace("\n", "")
+    assert "data:image/jpeg" not in (tmp_path / "page.html").read_text()
+    with pytest.raises(UserError, match="samples -1: use 0 for none"):
+        Config(root=root.url, samples=-1)
 
 
 def test_a_loss_that_is_not_finite_is_told(tmp_path):

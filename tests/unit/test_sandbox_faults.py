@@ -1,5 +1,6 @@
 """Each fault as a client without any cleverness sees it: bytes on a socket."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -18,7 +19,10 @@ from pipeline.sandbox.server import SandboxServer, serve
 from pipeline.sandbox.world import World, WorldConfig
 
 WORLD = WorldConfig(seed=5, num_videos=60, max_seconds=2.0, shared_tag="everyone", trouble_rate=0.0)
-SEARCH = "/services/rest/?method=flickr.photos.search&api_key=k&text=everyone&format=json&nojsoncallback=1&per_page=10&sort=date-posted-asc"
+SEARCH = (
+    "/services/rest/?method=flickr.photos.search&api_key=k&text=everyone&format=json&nojsoncallback=1"
+    "&per_page=10&sort=date-posted-asc"
+)
 
 
 @dataclass
@@ -199,8 +203,6 @@ def test_duplicate_and_shifted_pages(cache: Path) -> None:
 
 
 def ids(body: bytes) -> list[str]:
-    import json
-
     return [row["id"] for row in json.loads(body)["photos"]["photo"]]
 
 

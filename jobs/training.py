@@ -1,0 +1,300 @@
+"""One training run from a split to weights: the glue between the loader and the loop, the same on every rank."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from jobs.recipes import Recipe
+from jobs.runs import RunFolder, environment
+from models.backbones import BACKBONES, Backbone, Classifier, load_backbone
+from models.batch import Batch
+from models.checkpoint import export_weights, load_weights
+from models.contrast import Contrast, InBatch, MemoryBanks
+from models.evaluate import Evaluation, evaluate
+from models.losses import LOSSES, class_frequencies
+from models.objectives import ClozeContrastNetwork, Objective, SelfSupervised, masked_label, multi_label, single_label
+from models.runtime import MetricsLog, Runtime, SingleProcess, build_compute
+from models.train import Hooks, TrainConfig, train
+from pipeline.augment import Augmentation, augment, for_evaluation, for_pretext, for_training
+from pipeline.clips import EvalSampler, RandomSkips, TrainSampler, VcpTuples, Windows
+from pipeline.crops import CentreCrop, Crop, MultiScaleCrop, RandomCrop
+from pipeline.errors import UserError
+from pipeline.index import INDEX_COLUMNS, Index, build_index
+from pipeline.loader import Loader
+from pipeline.shards import read_rows
+from pipeline.splits import read_split
+from pipeline.store import Store, open_store
+
+Stage = Literal["pretrain", "finetune"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What is to be trained; small and picklable, every rank gets it."""
+
+    root: str
+    name: str
+    """Of the folder under `runs/`."""
+    stage: Stage
+    recipe: Recipe
+    split: str
+    init_root: str | None = None
+    init: str | None = None
+    """The run on `init_root` whose weights the backbone begins with; None is from scratch."""
+
+
+Progress = Callable[[int, int, Mapping[str, Any]], None]
+"""(finished steps, total steps, row of metrics)."""
+
+
+def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Progress | None = None) -> dict[str, Any]:
+    """Train, or go on training, and write the run's files; returns result.json. Called once on each rank.
+
+    Raises:
+        UserError: the split, the weights or the settings do not fit.
+    """
+    store = open_store(run.root)
+    folder = RunFolder(store, run.name)
+    runtime = make_runtime(folder.prepare())
+    classes, index = _training_index(store, run)
+    if runtime.rank == 0:
+        folder.write_json("config.json", dataclasses.asdict(run))
+        folder.write_json("environment.json", environment() | _compute(runtime))
+    torch.manual_seed(run.recipe.seed)
+    backbone = BACKBONES[run.recipe.backbone]()
+    _initialise(backbone, run)
+    objective = _objective(run.recipe, backbone, index, runtime)
+    tester = Tester(store, run.recipe, runtime) if run.stage == "finetune" else None
+    best = _Best()
+    with _loader(store, index, run.recipe, runtime) as loader:
+        config = TrainConfig(epochs=run.recipe.epochs, steps_per_epoch=loader.steps_per_epoch, sgd=run.recipe.sgd)
+        hooks = Hooks(
+            on_epoch_end=_tests_on_the_way(objective, tester, run.recipe, best),
+            on_progress=progress,
+            on_checkpoint=folder.publish,
+        )
+        try:
+            outcome = train(
+                objective,
+                lambda epoch, step: _batches(loader, epoch, step, how=_augmentation(run.recipe), runtime=runtime),
+                config=config,
+                runtime=runtime,
+                folder=folder.local,
+                hooks=hooks,
+                settings={"recipe": _lasting(run.recipe), "split": run.split, "videos": len(index), "init": run.init},
+            )
+        except ValueError as error:
+            raise UserError(f"run {run.name}: {error}") from error
+    result = _result(run, index, len(classes)) | {"steps": outcome.steps}
+    if tester is not None:
+        result |= tester.test(objective.module).metrics | best.metrics
+    if runtime.rank == 0:
+        weights = folder.local / "weights.safetensors"
+        export_weights(weights, objective.module.state_dict(), metadata={"backbone": run.recipe.backbone})
+        for path in (weights, folder.local / "metrics.jsonl"):
+            folder.publish(path)
+        folder.write_json("result.json", result)
+    return result
+
+
+def single_process(recipe: Recipe) -> Callable[[Path], Runtime]:
+    """The reference mode: one device, mixed precision where it helps, no Ray."""
+
+    def make(folder: Path) -> Runtime:
+        compute = build_compute(
+            recipe.device, precision=recipe.precision, channels_last=recipe.channels_last, compiled=recipe.compile
+        )
+        return SingleProcess(compute=compute, log=MetricsLog(folder / "metrics.jsonl"))
+
+    return make
+
+
+@dataclass(frozen=True, slots=True)
+class Tester:
+    """Tests a classifier on the root's test list, every window of every video."""
+
+    store: Store
+    recipe: Recipe
+    runtime: Runtime
+    split: str = "test"
+
+    def test(self, module: torch.nn.Module) -> Evaluation:
+        """See models.evaluate."""
+        classes, labels = read_split(self.store, self.split)
+        rows = read_rows(self.store, columns=INDEX_COLUMNS)
+        index = build_index(rows, labels=labels, num_classes=len(classes), kind="single", missing="leave_out")
+        recipe, runtime = self.recipe, self.runtime
+        crop = CentreCrop(size=recipe.crop_pixels, short_side=recipe.short_side)
+        how = for_evaluation(recipe.normalisation)
+        with _loader(
+            self.store, index, recipe, runtime, sampler=Windows(clip_len=recipe.clip_frames), crop=crop
+        ) as loader:
+            return evaluate(
+                module,
+                _batches(loader, 0, 0, how=how, runtime=runtime),
+                labels=torch.from_numpy(index.labels).long(),
+                num_classes=len(classes),
+                runtime=runtime,
+            )
+
+
+@dataclass(slots=True)
+class _Best:
+    """The best of the tests on the way: the paper's protocol, and named as such."""
+
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def see(self, video_top1: float) -> None:
+        self.metrics["best_on_test"] = max(video_top1, self.metrics.get("best_on_test", 0.0))
+
+
+def _tests_on_the_way(
+    objective: Objective, tester: Tester | None, recipe: Recipe, best: _Best
+) -> Callable[[int, int], Mapping[str, Any] | None] | None:
+    every = recipe.evaluate_every_epochs
+    if tester is None or every is None:
+        return None
+
+    def test(epoch: int, step: int) -> Mapping[str, Any] | None:
+        if (epoch + 1) % every:
+            return None
+        found = tester.test(objective.module).metrics
+        best.see(found["video_top1"])
+        return found
+
+    return test
+
+
+def _training_index(store: Store, run: Run) -> tuple[tuple[str, ...], Index]:
+    classes, labels = read_split(store, run.split)
+    rows = read_rows(store, columns=INDEX_COLUMNS)
+    kind: Literal["multi", "single"] = "single" if run.recipe.objective == "single_label" else "multi"
+    missing: Literal["refuse", "leave_out"] = "leave_out" if run.stage == "finetune" else "refuse"
+    index = build_index(rows, labels=labels, num_classes=len(classes), kind=kind, missing=missing)
+    sampler = train_sampler(run.recipe)
+    if isinstance(sampler, VcpTuples):
+        index = index.at_least(sampler.min_frames)
+    return classes, index
+
+
+def train_sampler(recipe: Recipe) -> TrainSampler:
+    """Which frames a training sample is made of."""
+    if recipe.objective == "ssl":
+        return VcpTuples(clip_len=recipe.clip_frames, interval=recipe.ssl_interval, frame_stride=recipe.ssl_stride)
+    return RandomSkips(clip_len=recipe.clip_frames, max_stride=recipe.max_stride)
+
+
+def train_crop(recipe: Recipe) -> Crop:
+    """Which square of them."""
+    if recipe.crop == "multi_scale":
+        return MultiScaleCrop(size=recipe.crop_pixels)
+    if recipe.crop == "random":
+        return RandomCrop(size=recipe.crop_pixels, short_side=recipe.short_side)
+    return CentreCrop(size=recipe.crop_pixels, short_side=recipe.short_side)
+
+
+def _loader(
+    store: Store,
+    index: Index,
+    recipe: Recipe,
+    runtime: Runtime,
+    *,
+    sampler: EvalSampler | None = None,
+    crop: Crop | None = None,
+) -> Loader:
+    return Loader(
+        store=store,
+        index=index,
+        sampler=sampler or train_sampler(recipe),
+        crop=crop or train_crop(recipe),
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        rank=runtime.rank,
+        world_size=runtime.world_size,
+        workers=recipe.decode_workers,
+    )
+
+
+def _augmentation(recipe: Recipe) -> Augmentation:
+    if recipe.objective == "ssl" and recipe.ssl_augment:
+        return for_pretext(recipe.normalisation)
+    return for_training(recipe.normalisation)
+
+
+def _batches(loader: Loader, epoch: int, step: int, *, how: Augmentation, runtime: Runtime) -> Iterator[Batch]:
+    """The loader's batches as the loop wants them: on the device, in colour, augmented."""
+    device = runtime.compute.device
+    on_gpu = device.type == "cuda"
+    for planes in loader.epoch(epoch, start_step=step):
+        pinned = planes.pin_memory() if on_gpu else planes
+        luma, chroma, labels, weight, index = (
+            tensor.to(device, non_blocking=on_gpu)
+            for tensor in (pinned.luma, pinned.chroma, pinned.labels, pinned.weight, pinned.index)
+        )
+        yield Batch(
+            clips=augment(luma, chroma, position=planes.position, how=how),
+            labels=labels,
+            weight=weight,
+            index=index,
+            pretext=None if pinned.pretext is None else pinned.pretext.to(device, non_blocking=on_gpu),
+        )
+
+
+def _initialise(backbone: Backbone, run: Run) -> None:
+    if run.init is None:
+        return
+    source = RunFolder(open_store(run.init_root or run.root), run.init)
+    try:
+        load_backbone(backbone, load_weights(source.weights()))
+    except ValueError as error:
+        raise UserError(f"run {run.init}: {error}") from error
+
+
+def _objective(recipe: Recipe, backbone: Backbone, index: Index, runtime: Runtime) -> Objective:
+    if recipe.objective == "ssl":
+        device = runtime.compute.device
+        contrast: Contrast = InBatch()
+        if recipe.contrast == "memory_banks":
+            contrast = MemoryBanks(len(index), num_negatives=recipe.num_negatives, seed=recipe.seed, device=device)
+        network = ClozeContrastNetwork(backbone)
+        return SelfSupervised(network, contrast=contrast, seed=recipe.seed, modality=recipe.modality)
+    module = Classifier(backbone, index.num_classes)
+    labels = [index.labels_of(row).tolist() for row in range(len(index))]
+    if recipe.objective == "single_label":
+        return single_label(module)
+    if recipe.objective == "masked_label":
+        return masked_label(module, labels=labels, num_classes=index.num_classes, seed=recipe.seed)
+    return multi_label(module, loss=LOSSES[recipe.loss](class_frequencies(labels, num_classes=index.num_classes)))
+
+
+def _lasting(recipe: Recipe) -> dict[str, Any]:
+    """The recipe without what may change between a run's beginning and its resumption."""
+    passing = ("device", "precision", "channels_last", "compile", "decode_workers", "evaluate_every_epochs")
+    return {name: value for name, value in dataclasses.asdict(recipe).items() if name not in passing}
+
+
+def _compute(runtime: Runtime) -> dict[str, Any]:
+    compute = runtime.compute
+    return {
+        "device": f"{compute.device} ({compute.device_reason})",
+        "precision": f"{compute.precision} ({compute.precision_reason})",
+        "world_size": runtime.world_size,
+    }
+
+
+def _result(run: Run, index: Index, num_classes: int) -> dict[str, Any]:
+    return {
+        "verb": run.stage,
+        "objective": run.recipe.objective,
+        "init": run.init or "scratch",
+        "seed": run.recipe.seed,
+        "train_videos": len(index),
+        "classes": num_classes,
+        "epochs": run.recipe.epochs,
+    }
