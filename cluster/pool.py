@@ -42,7 +42,8 @@ class PoolSettings:
 class _Actor:
     """One worker process; the worker is made on the spot, so that nothing it holds has to travel."""
 
-    def __init__(self, make_worker: MakeWorker, permits: Permits) -> None:
+    def start(self, make_worker: MakeWorker, permits: Permits) -> None:
+        # Not in __init__: what it raises would reach the driver as text only.
         self._worker: Worker = make_worker(permits)
 
     def run(self, unit: Unit) -> Finished:
@@ -74,8 +75,8 @@ class _Crew:
         return len(self.starting) + len(self.idle) + len(self.running)
 
     def hire(self) -> None:
-        actor: Any = ray.remote(_Actor).options(num_cpus=1).remote(self.make_worker, self.permits)
-        self.starting[actor.__ray_ready__.remote()] = actor
+        actor: Any = ray.remote(_Actor).options(num_cpus=1).remote()
+        self.starting[actor.start.remote(self.make_worker, self.permits)] = actor
 
     def begin(self, unit: Unit) -> None:
         actor = self.idle.pop()
@@ -86,11 +87,13 @@ class _Crew:
         actor = self.starting.pop(ready)
         try:
             ray.get(ready)
-        except RayActorError as error:
+        except (RayActorError, RayTaskError) as error:
+            ray.kill(actor)
+            failure = error.cause if isinstance(error, RayTaskError) else error
             self.failed_starts += 1
-            if self.failed_starts >= self.settings.max_attempts:
-                raise UserError(f"workers cannot start: {told(error)}") from error
-            logger.warning("a worker could not start: %s", told(error))
+            logger.warning("a worker could not start, try %d: %s", self.failed_starts, told(failure))
+            if judge(failure, attempts=self.failed_starts, max_attempts=self.settings.max_attempts) != "retry":
+                raise UserError(f"workers cannot start: {failure}") from error
         else:
             self.failed_starts = 0
             self.idle.append(actor)

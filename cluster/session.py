@@ -37,8 +37,6 @@ def connected(*, workers: int, address: str | None = None) -> Iterator[None]:
 
 
 def _start(workers: int, address: str | None) -> None:
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if address is None:
         ray.init(
             address="local",

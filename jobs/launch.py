@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from jobs.progress import Bar, show_table
+from jobs.progress import Bar, say, show_table
 from pipeline.errors import UserError
 from pipeline.limits import LocalPermits, Rate
 from pipeline.units import Finished, MakeWorker, SetAside, Unit, work_here
+
+if TYPE_CHECKING:  # torch is imported by the verbs that train, not by a crawl
+    from jobs.training import Run
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +65,10 @@ def session(where: Where) -> Iterator[None]:
     if where.workers == 0:
         yield
         return
+    if where.ray_address is None:
+        from cluster.environment import stay_on_loopback
+
+        stay_on_loopback()
     from cluster.session import connected
 
     with connected(workers=where.workers, address=where.ray_address):
@@ -110,6 +119,34 @@ def work_through(
             bar.advance(note=" ".join(f"{k} {n:,}" for k, n in tally.counts.most_common(3)))
     tally.show_set_aside()
     return tally
+
+
+def train(run: Run, *, where: Where, label: str) -> dict[str, Any]:
+    """Train in this process, or with one rank per worker under Ray Train; returns the run's result.json."""
+    from jobs.training import single_process, train_run
+
+    if where.workers == 0:
+        with training_bar(label) as progress:
+            return train_run(run, make_runtime=single_process(run.recipe), progress=progress)
+    with session(where):
+        from cluster.train import train_on_ranks
+
+        say(f"{label}: training on {where.workers} ranks")
+        return train_on_ranks(partial(train_run, run), workers=where.workers, precision=run.recipe.precision)
+
+
+@contextlib.contextmanager
+def training_bar(label: str) -> Iterator[Callable[[int, int, Mapping[str, Any]], None]]:
+    """A progress hook for training: steps, clips a second, loss."""
+    with contextlib.ExitStack() as stack:
+        bars: list[Bar] = []
+
+        def progress(step: int, total: int, row: Mapping[str, Any]) -> None:
+            if not bars:
+                bars.append(stack.enter_context(Bar(label, total=total, noun="steps")))
+            bars[0].reach(step, note=f"loss {row['loss']:.3f}")
+
+        yield progress
 
 
 def require_workers(where: Where, *, verb: str) -> None:

@@ -88,6 +88,10 @@ class Bar:
             self._told = time.monotonic()
             say(f"{self._label}: {self._done:,} of {self._total:,} {self._noun}, {text}, {self._eta()} left")
 
+    def reach(self, done: int, *, note: str = "") -> None:
+        """`done` are done in all."""
+        self.advance(done - self._done, note=note)
+
     def expect(self, total: int) -> None:
         """There is more to do than was known."""
         self._total = total

@@ -1,7 +1,7 @@
 """Named settings for training: functions that return a Recipe, derived from one another.
 
 `ours` is the default; where the paper's text and its authors' code differ, both are here beside it (README, Presets).
-Costs are reckoned for 16 x 112 x 112 clips of 3D-ResNet-18 (8.3 GMACs), 50 GFLOPs a training clip.
+Costs are reckoned: 50 GFLOPs for each training clip of 16 x 112 x 112 (3 x 2 x 8.3 GMACs), 3 clips in an SSL sample.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Recipe:
 
 
 def ssl() -> Recipe:
-    """PCL with VCP as the paper's section 5 trains it: batch 64, 50 epochs, cosine (25K: about 110 GPU hours at 10 TFLOP/s)."""
+    """PCL with VCP as the paper's section 5 trains it: batch 64, 50 epochs, cosine (25K: 206 EFLOP)."""
     return Recipe(objective="ssl", crop="random", short_side=128, max_stride=1, normalisation="imagenet")
 
 
@@ -98,7 +98,7 @@ def multilabel_paper_code() -> Recipe:
 
 
 def finetune() -> Recipe:
-    """Finetuning on UCF101 or HMDB51: consecutive frames, all layers, 100 epochs (UCF101: 10 GPU hours at 10 TFLOP/s)."""
+    """Finetuning on UCF101 or HMDB51: consecutive frames, all layers, 100 epochs (UCF101: 48 EFLOP)."""
     return Recipe(objective="single_label", max_stride=1, epochs=100)
 
 

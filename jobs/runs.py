@@ -43,7 +43,9 @@ class RunFolder:
             for key in self.store.list(f"runs/{self.name}/"):
                 path = self.local / key.rpartition("/")[2]
                 if not path.exists():
-                    path.write_bytes(self.store.read(key))
+                    part = path.with_name(f".{path.name}.{os.getpid()}")
+                    part.write_bytes(self.store.read(key))
+                    part.replace(path)
         return self.local
 
     def publish(self, path: Path) -> None:

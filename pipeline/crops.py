@@ -100,6 +100,11 @@ def crop_planes(luma: Plane, chroma: Plane, *, box: Box, size: int) -> tuple[Pla
     return _resize(large, size), _resize(small, half).reshape(-1, 2, half, half)
 
 
+def use_one_thread() -> None:
+    """For a loading process, one of as many as there are cores."""
+    torch.set_num_threads(1)
+
+
 def _resize(planes: Plane, size: int) -> Plane:
     if planes.shape[1:] == (size, size):
         return planes

@@ -15,10 +15,9 @@ from multiprocessing.connection import wait
 from threading import Thread
 
 import numpy as np
-import torch
 
 from pipeline.clips import EvalSampler, Frames, TrainSampler, Uniform, Windows
-from pipeline.crops import Crop, crop_planes
+from pipeline.crops import Crop, crop_planes, use_one_thread
 from pipeline.decode import Plane, decode_frames
 from pipeline.errors import Dropped, UserError
 from pipeline.order import generator
@@ -119,7 +118,7 @@ _readers: list[Reader] = []  # one, in a worker; none elsewhere
 
 
 def _begin_worker(reader: Reader) -> None:
-    torch.set_num_threads(1)  # there is a worker for each core already
+    use_one_thread()
     _readers[:] = [reader]
     Thread(target=_end_with_parent, daemon=True).start()
 

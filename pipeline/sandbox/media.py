@@ -71,7 +71,8 @@ class Form:
             width=wide // 2 * 2, height=tall // 2 * 2, rate=dice.weighted(_RATES, _RATE_WEIGHTS),
             seconds=round(min(min_seconds + dice.exponential(2.2), max_seconds), 2), codec=codec, container=container,
             audio=container in ("mp4", "mov") and dice.chance(0.3),
-            rotated=container in ("mp4", "mov") and dice.chance(0.06), irregular=container == "mp4" and dice.chance(0.06),
+            rotated=container in ("mp4", "mov") and dice.chance(0.06),
+            irregular=container == "mp4" and dice.chance(0.06),
         )  # fmt: skip
 
 

@@ -16,6 +16,9 @@ from pipeline.sandbox.texts import Texts, write_comment
 
 Trouble = Literal["deleted", "private", "processing", "failed", "player_only", "zero_length", "html_file"]
 
+UNSERVED: tuple[Trouble, ...] = ("deleted", "private", "processing", "failed", "player_only")
+"""Troubles of videos whose file nobody can fetch."""
+
 _FIRST_DAY = 1207699200  # 2008-04-09, when videos came to Flickr
 _LAST_DAY = 1735603200  # 2024-12-31
 

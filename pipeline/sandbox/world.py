@@ -21,6 +21,7 @@ from pipeline.sandbox.people import person
 from pipeline.sandbox.places import drawn_place
 from pipeline.sandbox.texts import Texts, write_texts
 from pipeline.sandbox.videos import (
+    UNSERVED,
     SandboxVideo,
     Trouble,
     choose_actions,
@@ -128,8 +129,12 @@ class World:
         return self.cache / _fingerprint(self.config) / f"{video.video_id}.{video.form.container}"
 
     def render_all(self, *, processes: int = 1, progress: Callable[[int, int], None] | None = None) -> None:
-        """Render every file that is not there yet; `progress` is told how many of how many are done."""
-        missing = [v.video_id for v in self if v.media == "video" and not self.media_path(v).exists()]
+        """Render every file that can be asked for and is not there yet.
+
+        `progress` is told how many of how many are done.
+        """
+        served = [video for video in self if video.media == "video" and video.trouble not in UNSERVED]
+        missing = [video.video_id for video in served if not self.media_path(video).exists()]
         run_all(self.media, missing, processes=processes, progress=progress)
 
 

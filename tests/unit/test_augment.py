@@ -195,6 +195,15 @@ def test_draws_are_as_often_and_as_far_as_they_should_be() -> None:
     assert orders[1].min() > 100
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    luma, chroma = make_planes()
+    there = augment(luma.cuda(), chroma.cuda(), position=make_position(), how=for_pretext())
+    here = augment(luma, chroma, position=make_position(), how=for_pretext())
+    torch.testing.assert_close(there.cpu(), here, atol=2e-2, rtol=0)  # the blur is a convolution, in TF32 there
+
+
 @pytest.mark.parametrize(("make", "text"), [
     (lambda: Augmentation(flip_probability=1.5), "flip_probability 1.5 must be 0 to 1"),
     (lambda: Augmentation(blur_sigma=(0.0, 2.0)), r"blur_sigma \(0.0, 2.0\) must be a range above 0"),
