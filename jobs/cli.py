@@ -116,13 +116,13 @@ def _parse(verb: str, module: ModuleType, arguments: list[str]) -> Any:
             raise UserError(f"{program}: unknown recipe {recipe!r}: one of {', '.join(recipes)}")
         program, default = f"{program} {recipe}", recipes[recipe]()
     elif recipes is not None:
-        _show_recipes(program, recipes, helped=bool(arguments))
+        _show_recipes(program, recipes, usage=getattr(module, "USAGE", "RECIPE ROOT"), helped=bool(arguments))
         return sys.exit(0 if arguments else _USAGE_ERROR)
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
             return tyro.cli(
-                module.Config,
+                module.Config if default is None else type(default),
                 prog=program,
                 args=arguments,
                 description=module.__doc__,
@@ -134,9 +134,9 @@ def _parse(verb: str, module: ModuleType, arguments: list[str]) -> Any:
         raise UserError(f"{program}: {_one_line(told.getvalue())} (see {program} --help)") from None
 
 
-def _show_recipes(program: str, recipes: dict[str, Any], *, helped: bool) -> None:
-    out = sys.stdout if helped else sys.stderr
-    out.write(f"usage: {program} RECIPE ROOT [--field value ...]   ({program} RECIPE --help shows its fields)\n\n")
+def _show_recipes(program: str, recipes: dict[str, Any], *, usage: str, helped: bool) -> None:
+    out, first = sys.stdout if helped else sys.stderr, usage.partition(" ")[0]
+    out.write(f"usage: {program} {usage} [--field value ...]   ({program} {first} --help shows its fields)\n\n")
     for name, recipe in recipes.items():
         out.write(f"  {name:<22}{(recipe.__doc__ or '').strip().splitlines()[0]}\n")
 

@@ -29,6 +29,7 @@ from pipeline.crawl import (
     committed_records,
     merge,
     query_unit,
+    relabelled,
 )
 from pipeline.enrich import EnrichWorker, enrich_units
 from pipeline.flickr import FLICKR_REST_URL, Flickr, FlickrSettings, require_access
@@ -81,6 +82,8 @@ def run(config: Config) -> int:
     )
     found = merge(committed_records(ledger))
     say(f"{len(queries):,} queries found {len(found):,} videos")
+    if search.counts["truncated_windows"]:
+        say(f"{search.counts['truncated_windows']:,} windows hold more than Flickr shows: some videos stay unseen")
     records, tally = enrich(store, found, flickr=config.flickr, where=config.where)
     _write_records(store, records)
     return max(search.exit_code, tally.exit_code)
@@ -107,12 +110,14 @@ def enrich(
 ) -> tuple[list[VideoRecord], Tally]:
     """Ask Flickr what search does not tell; the enriched records, sorted by id."""
     ledger = Ledger(store, "enrich", {"rest_url": flickr.rest_url})
-    units = enrich_units(records)
+    done = ledger.open()
+    known = {record.video_id for record in committed_records(ledger)}
+    if known:
+        say(f"details of {len(known):,} videos were asked for before")
+    units = enrich_units([record for record in records if record.video_id not in known])
     make_worker = partial(make_enricher, ledger, flickr, _hash_key(store))
-    rates = flickr_rates(flickr)
-    tally = work_through(units, make_worker, done=ledger.open(), label="details", where=where, rates=rates)
-    wanted = {record.video_id for record in records}
-    return merge(r for r in committed_records(ledger) if r.video_id in wanted), tally
+    tally = work_through(units, make_worker, done=done, label="details", where=where, rates=flickr_rates(flickr))
+    return relabelled(committed_records(ledger), records), tally
 
 
 def _hash_key(store: Store) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import Bar, say, show_table
@@ -128,11 +129,37 @@ def train(run: Run, *, where: Where, label: str) -> dict[str, Any]:
     if where.workers == 0:
         with training_bar(label) as progress:
             return train_run(run, make_runtime=single_process(run.recipe), progress=progress)
-    with session(where):
-        from cluster.train import train_on_ranks
+    from models.runtime import build_compute
+
+    recipe = run.recipe
+    with session(where), training_bar(label) as progress:
+        from cluster.train import Ranks, train_on_ranks
 
         say(f"{label}: training on {where.workers} ranks")
-        return train_on_ranks(partial(train_run, run), workers=where.workers, precision=run.recipe.precision)
+        ranks = Ranks(
+            workers=where.workers,
+            device=recipe.device,
+            make_compute=partial(
+                build_compute,
+                precision=recipe.precision,
+                channels_last=recipe.channels_last,
+                compiled=recipe.compile,
+            ),
+            # Below 8 clips a rank, its own statistics are too rough.
+            sync_batch_norm=recipe.batch_size < 8 * where.workers,
+        )
+        return train_on_ranks(partial(train_run, _anywhere(run)), ranks=ranks, progress=progress)
+
+
+def _anywhere(run: Run) -> Run:
+    """The run with absolute roots: Ray's workers have working directories of their own."""
+    init_root = None if run.init_root is None else absolute(run.init_root)
+    return replace(run, root=absolute(run.root), init_root=init_root)
+
+
+def absolute(root: str) -> str:
+    """A root as a process with another working directory finds it."""
+    return root if "://" in root else str(Path(root).absolute())
 
 
 @contextlib.contextmanager
@@ -147,6 +174,30 @@ def training_bar(label: str) -> Iterator[Callable[[int, int, Mapping[str, Any]],
             bars[0].reach(step, note=f"loss {row['loss']:.3f}")
 
         yield progress
+
+
+def run_trials(
+    function: Callable[[Any], Any],
+    trials: Mapping[str, Any],
+    *,
+    where: Where,
+    resources: Mapping[str, float],
+    told: Callable[[str], None],
+) -> dict[str, Any]:
+    """The function on each trial's value, `where.workers` at once as Ray Tune trials or here one after another.
+
+    Returns what it returned by the trial's name, or a string with the reason where a trial's process died for good.
+    """
+    if where.workers == 0:
+        found = {}
+        for name, value in trials.items():
+            found[name] = function(value)
+            told(name)
+        return found
+    with session(where):
+        from cluster.sweep import run_trials as run_with_tune
+
+        return run_with_tune(function, trials, concurrent=where.workers, resources=resources, told=told)
 
 
 def require_workers(where: Where, *, verb: str) -> None:

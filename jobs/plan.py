@@ -5,6 +5,7 @@ Reads vocabulary/queries.parquet and asks Flickr one counting call per query; wr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Config:
     """How many queries find the same video; the paper's mean is 4."""
     flickr: FlickrSettings = field(default_factory=default_flickr)
     json: bool = False
-    """Print one JSON object instead of the table."""
+    """Print a JSON list of the plans, and nothing else."""
 
 
 def run(config: Config) -> int:
@@ -45,15 +46,16 @@ def run(config: Config) -> int:
     flickr = Flickr(config.flickr, LocalPermits(rates.named, default=rates.default))
     window = Window(start=FLICKR_VIDEO_LAUNCH, end=utc_now())
     totals: list[int] = []
-    with Bar("count", total=len(queries), noun="queries") as bar:
+    with contextlib.nullcontext() if config.json else Bar("count", total=len(queries), noun="queries") as bar:
         for query in queries:
             totals += count_results(flickr, [query], window)
-            bar.advance()
+            if bar is not None:
+                bar.advance()
     estimates = estimate(
         totals, window, labels_per_video=config.labels_per_video, calls_per_hour=config.flickr.calls_per_hour
     )
     if config.json:
-        say(json.dumps([dataclasses.asdict(e) for e in estimates]))
+        say(json.dumps([dataclasses.asdict(e) for e in estimates], indent=1))
         return 0
     rows = [
         (e.plan, PLANS[e.plan], e.calls, duration(e.hours * 3600), e.media_requests, f"{e.media_bytes / 1e9:,.1f} GB")

@@ -19,6 +19,7 @@ from models.contrast import Contrast, InBatch, MemoryBanks
 from models.evaluate import Evaluation, evaluate
 from models.losses import LOSSES, class_frequencies
 from models.objectives import ClozeContrastNetwork, Objective, SelfSupervised, masked_label, multi_label, single_label
+from models.pretext import residual
 from models.runtime import MetricsLog, Runtime, SingleProcess, build_compute
 from models.train import Hooks, TrainConfig, train
 from pipeline.augment import Augmentation, augment, for_evaluation, for_pretext, for_training
@@ -72,6 +73,7 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
     objective = _objective(run.recipe, backbone, index, runtime)
     tester = Tester(store, run.recipe, runtime) if run.stage == "finetune" else None
     best = _Best()
+    how = _augmentation(run.recipe)
     with _loader(store, index, run.recipe, runtime) as loader:
         config = TrainConfig(epochs=run.recipe.epochs, steps_per_epoch=loader.steps_per_epoch, sgd=run.recipe.sgd)
         hooks = Hooks(
@@ -82,7 +84,7 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
         try:
             outcome = train(
                 objective,
-                lambda epoch, step: _batches(loader, epoch, step, how=_augmentation(run.recipe), runtime=runtime),
+                lambda epoch, step: _batches(loader, epoch, step, run.recipe, how=how, runtime=runtime),
                 config=config,
                 runtime=runtime,
                 folder=folder.local,
@@ -137,7 +139,7 @@ class Tester:
         ) as loader:
             return evaluate(
                 module,
-                _batches(loader, 0, 0, how=how, runtime=runtime),
+                _batches(loader, 0, 0, recipe, how=how, runtime=runtime),
                 labels=torch.from_numpy(index.labels).long(),
                 num_classes=len(classes),
                 runtime=runtime,
@@ -227,8 +229,12 @@ def _augmentation(recipe: Recipe) -> Augmentation:
     return for_training(recipe.normalisation)
 
 
-def _batches(loader: Loader, epoch: int, step: int, *, how: Augmentation, runtime: Runtime) -> Iterator[Batch]:
-    """The loader's batches as the loop wants them: on the device, in colour, augmented."""
+def _batches(
+    loader: Loader, epoch: int, step: int, recipe: Recipe, *, how: Augmentation, runtime: Runtime
+) -> Iterator[Batch]:
+    """The loader's batches as the loop wants them: on the device, in colour, augmented, in the recipe's modality."""
+    # SSL takes the differences itself, after the pretext transformation.
+    differences = recipe.modality == "residual" and recipe.objective != "ssl"
     device = runtime.compute.device
     on_gpu = device.type == "cuda"
     for planes in loader.epoch(epoch, start_step=step):
@@ -237,8 +243,9 @@ def _batches(loader: Loader, epoch: int, step: int, *, how: Augmentation, runtim
             tensor.to(device, non_blocking=on_gpu)
             for tensor in (pinned.luma, pinned.chroma, pinned.labels, pinned.weight, pinned.index)
         )
+        clips = augment(luma, chroma, position=planes.position, how=how)
         yield Batch(
-            clips=augment(luma, chroma, position=planes.position, how=how),
+            clips=residual(clips) if differences else clips,
             labels=labels,
             weight=weight,
             index=index,

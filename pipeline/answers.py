@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,15 +19,31 @@ def _text(value: Any) -> str:
     """Text of `"x"`, of `{"_content": "x"}` or of a number that was a title."""
     if isinstance(value, Mapping):
         value = value.get("_content")
-    return "" if value is None else str(value)
+    # Half of a surrogate pair, as a cut emoji leaves it, is no text that a file can hold.
+    return "" if value is None else str(value).encode("utf-8", "replace").decode()
 
 
-def _number(value: Any) -> int | None:
-    text = _text(value).strip()
+def _number(value: Any, *, most: int = 2**53) -> int | None:
+    """A whole number, or None for what is none or beyond `most`."""
     try:
-        return int(float(text))
+        number = float(_text(value))
     except ValueError:
         return None
+    return int(number) if abs(number) <= most else None
+
+
+def _small(value: Any) -> int | None:
+    """A whole number that fits in 32 bits."""
+    return _number(value, most=2**31 - 1)
+
+
+def _object(value: Any) -> Answer:
+    """A JSON object; where there should be one, but is not, an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: Any) -> list[Answer]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
 
 
 def _place(answer: Answer) -> tuple[float | None, float | None]:
@@ -35,7 +52,8 @@ def _place(answer: Answer) -> tuple[float | None, float | None]:
         latitude, longitude = float(answer.get("latitude", 0)), float(answer.get("longitude", 0))
     except (TypeError, ValueError):
         return None, None
-    if (latitude, longitude) == (0.0, 0.0) or not _number(answer.get("accuracy")):
+    on_earth = math.hypot(latitude, longitude) > 0 and abs(latitude) <= 90 and abs(longitude) <= 180
+    if not on_earth or not _number(answer.get("accuracy")):
         return None, None
     return latitude, longitude
 
@@ -62,7 +80,7 @@ def video_of_search(photo: Answer, found: Found) -> VideoRecord:
         taken=_taken(_text(photo.get("datetaken")), photo.get("datetakenunknown")),
         latitude=latitude,
         longitude=longitude,
-        license=_number(photo.get("license")),
+        license=_small(photo.get("license")),
         owner=_text(photo.get("owner")) or None,
         secret=_text(photo.get("secret")) or None,
         views=_number(photo.get("views")),
@@ -72,25 +90,23 @@ def video_of_search(photo: Answer, found: Found) -> VideoRecord:
 
 def with_info(record: VideoRecord, answer: Answer) -> VideoRecord:
     """The record enriched by flickr.photos.getInfo: duration, country, raw tags, and whether it can be played."""
-    photo = answer["photo"]
-    video = photo.get("video") or {}
-    dates = photo.get("dates") or {}
-    location = photo.get("location") or {}
+    photo = _object(answer["photo"])
+    video, dates, location = (_object(photo.get(name)) for name in ("video", "dates", "location"))
     latitude, longitude = _place(location)
-    tags = tuple(_text(tag.get("raw") or tag) for tag in (photo.get("tags") or {}).get("tag", ()))
+    tags = tuple(_text(tag.get("raw") or tag) for tag in _objects(_object(photo.get("tags")).get("tag")))
     return replace(
         record,
         title=_text(photo.get("title")),
         description=_text(photo.get("description")),
         tags=tuple(tag for tag in tags if tag) or record.tags,
-        posted=_number(dates.get("posted")),
+        posted=_number(dates.get("posted")) or record.posted,
         taken=_taken(_text(dates.get("taken")), dates.get("takenunknown")),
         latitude=latitude,
         longitude=longitude,
         country=_text(location.get("country")) or None,
         duration_seconds=_number(video.get("duration")),
-        license=_number(photo.get("license")),
-        owner=_text((photo.get("owner") or {}).get("nsid")) or record.owner,
+        license=_small(photo.get("license")),
+        owner=_text(_object(photo.get("owner")).get("nsid")) or record.owner,
         secret=_text(photo.get("secret")) or record.secret,
         views=_number(photo.get("views")),
         dropped=_unplayable(photo),
@@ -98,7 +114,7 @@ def with_info(record: VideoRecord, answer: Answer) -> VideoRecord:
 
 
 def _unplayable(photo: Answer) -> str | None:
-    video = photo.get("video") or {}
+    video = _object(photo.get("video"))
     if _text(photo.get("media")) == "photo":
         return "not_a_video"
     if _number(video.get("failed")):
@@ -108,21 +124,21 @@ def _unplayable(photo: Answer) -> str | None:
 
 def has_comments(answer: Answer) -> bool:
     """Whether flickr.photos.getInfo counts any comment."""
-    return bool(_number(answer["photo"].get("comments")))
+    return bool(_number(_object(answer["photo"]).get("comments")))
 
 
 def renditions_of_sizes(answer: Answer) -> tuple[Rendition, ...]:
     """Playable sizes in flickr.photos.getSizes: never the posters, never the dead Flash player."""
-    sizes = answer["sizes"].get("size", ())
+    sizes = _objects(_object(answer["sizes"]).get("size"))
     return tuple(
         Rendition(
-            label=_text(size["label"]),
+            label=_text(size.get("label")),
             url=_text(size["source"]),
-            width=_number(size.get("width")),
-            height=_number(size.get("height")),
+            width=_small(size.get("width")),
+            height=_small(size.get("height")),
         )
         for size in sizes
-        if _text(size.get("media")) == "video" and _text(size.get("label")) != "Video Player"
+        if _text(size.get("media")) == "video" and _text(size.get("label")) != "Video Player" and size.get("source")
     )
 
 
@@ -134,15 +150,16 @@ def comments_of_list(answer: Answer, *, hash_key: bytes) -> tuple[Comment, ...]:
             text=_text(comment),
             posted=_number(comment.get("datecreate")) or 0,
         )
-        for comment in answer["comments"].get("comment", ())
+        for comment in _objects(_object(answer["comments"]).get("comment"))
     )
 
 
 def without_authors(answer: Answer) -> Answer:
     """A comments answer as it may be kept: personal data of the authors left out."""
     personal = {"author", "authorname", "realname", "path_alias", "permalink", "iconserver", "iconfarm"}
-    kept = [{k: v for k, v in c.items() if k not in personal} for c in answer["comments"].get("comment", ())]
-    return {**answer, "comments": {**answer["comments"], "comment": kept}}
+    comments = _object(answer["comments"])
+    kept = [{k: v for k, v in c.items() if k not in personal} for c in _objects(comments.get("comment"))]
+    return {**answer, "comments": {**comments, "comment": kept}}
 
 
 def utc_now() -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,9 +21,12 @@ from pipeline.limits import Permits
 from pipeline.records import VideoRecord, from_parquet, to_parquet
 from pipeline.shards import Probe, Sample, check_video_id, publish_shard, write_shard
 from pipeline.transcode import Profile
+from pipeline.transfer import Session
 from pipeline.units import Finished, Ledger, Unit
 
 JOB = "build"
+_FETCHES_AHEAD = 4
+"""Downloads that may wait to be transcoded, for each that runs at once: a shard's sources need not fit on the disk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +68,18 @@ def build_units(records: Sequence[VideoRecord], *, videos_per_shard: int) -> lis
     return [Unit(f"{i:06d}", to_parquet(records[at : at + videos_per_shard])) for i, at in enumerate(starts)]
 
 
+def _ahead(
+    records: Iterable[VideoRecord], submit: Callable[[VideoRecord], Future[str]], *, count: int
+) -> Iterator[tuple[VideoRecord, Future[str]]]:
+    """Each record with its download, in order; at most `count` downloads wait on the disk to be transcoded."""
+    waiting: deque[tuple[VideoRecord, Future[str]]] = deque()
+    for record in records:
+        waiting.append((record, submit(record)))
+        if len(waiting) > count:
+            yield waiting.popleft()
+    yield from waiting
+
+
 class BuildWorker:
     """Builds one shard after another: downloads many at once, transcodes one by one in a child process."""
 
@@ -88,13 +104,16 @@ class BuildWorker:
         self._jail.close()
 
     def _samples(self, records: list[VideoRecord], folder: Path) -> Iterator[Sample]:
-        with ThreadPoolExecutor(self._settings.fetches_per_worker) as pool, requests.Session() as session:
+        with ThreadPoolExecutor(self._settings.fetches_per_worker) as pool, Session() as session:
             adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._settings.fetches_per_worker)
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             session.trust_env = False  # no .netrc: a media host gets no password of ours
-            downloads = [pool.submit(self._fetch, record, folder, session) for record in records]
-            for record, download in zip(records, downloads, strict=True):
+            for record, download in _ahead(
+                records,
+                lambda record: pool.submit(self._fetch, record, folder, session),
+                count=_FETCHES_AHEAD * self._settings.fetches_per_worker,
+            ):
                 try:
                     yield self._transcode(record, folder, source_sha256=download.result())
                 except Dropped as drop:
@@ -102,7 +121,7 @@ class BuildWorker:
                 except Transient as error:
                     yield Sample(record=record, outcome=error.reason, detail=error.detail)
 
-    def _fetch(self, record: VideoRecord, folder: Path, session: requests.Session) -> str:
+    def _fetch(self, record: VideoRecord, folder: Path, session: Session) -> str:
         target = folder / f"{record.video_id}.source"
         return fetch(record, target, session=session, permits=self._permits, settings=self._settings.fetch)
 

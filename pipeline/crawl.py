@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.answers import utc_now, video_of_search
-from pipeline.errors import UserError
+from pipeline.errors import Dropped, UserError
 from pipeline.flickr import EXTRAS, Flickr
 from pipeline.records import Found, VideoRecord, from_parquet, to_parquet
 from pipeline.store import Store
@@ -49,19 +49,22 @@ class Window:
         """`start-end`."""
         return f"{self.start}-{self.end}"
 
+    @property
+    def length(self) -> int:
+        """Seconds."""
+        return self.end - self.start + 1
+
     def cut(self, pieces: int) -> list[Window]:
         """Adjacent windows that cover this one, none overlapping."""
-        length = self.end - self.start + 1
-        edges = [self.start + length * i // pieces for i in range(pieces + 1)]
+        edges = [self.start + self.length * i // pieces for i in range(pieces + 1)]
         return [Window(start=a, end=b - 1) for a, b in pairwise(edges) if b > a]
 
 
 def pieces_for(total: int, window: Window) -> int:
     """Into how many windows to cut one with `total` results; 1 is not at all."""
-    length = window.end - window.start + 1
-    if total <= SAFE_RESULTS or length < 2 * MIN_WINDOW_SECONDS:
+    if total <= SAFE_RESULTS or window.length < 2 * MIN_WINDOW_SECONDS:
         return 1
-    return max(2, min(12, total // 2500, length // MIN_WINDOW_SECONDS))
+    return max(2, min(12, total // 2500, window.length // MIN_WINDOW_SECONDS))
 
 
 def query_unit(query: Query, window: Window) -> Unit:
@@ -104,31 +107,48 @@ class _Search:
         first = self._page(window, 1)
         total = int(first["photos"]["total"])
         pieces = pieces_for(total, window)
-        if pieces > 1:
-            for part in window.cut(pieces):
-                yield from self.window(part)
-            return
-        if total > SHOWN_RESULTS:
+        if pieces == 1:
+            complete = yield from self._pages(window, first)
+            if complete:
+                return
+            pieces = 2 if window.length >= 2 * MIN_WINDOW_SECONDS else 1  # its total under-reported
+        if pieces == 1:
             self.counts["truncated_windows"] += 1
-        yield from self._pages(window, first)
+            return
+        for part in window.cut(pieces):
+            yield from self.window(part)
 
-    def _pages(self, window: Window, first: dict[str, Any]) -> Iterator[VideoRecord]:
+    def _pages(self, window: Window, first: dict[str, Any]) -> Generator[VideoRecord, None, bool]:
+        """All pages of a window; False if there was more than Flickr shows."""
         seen: set[str] = set()
-        answer, page = first, 1
+        answer, page, news, asked_again = first, 1, 0, False
         while True:
-            photos = answer["photos"]["photo"]
+            photos, total = answer["photos"]["photo"], int(answer["photos"]["total"])
             fresh = {str(photo["id"]): photo for photo in photos if str(photo["id"]) not in seen}
             seen |= fresh.keys()
-            for photo in fresh.values():
-                if str(photo.get("media", "video")) == "video":
-                    yield self._labelled(photo, window, page)
-                else:
-                    self.counts["not_a_video"] += 1
-            # A page without news, or a full count, ends the walk: past its last page Flickr repeats itself.
-            if not fresh or page * PER_PAGE >= min(int(answer["photos"]["total"]), SHOWN_RESULTS):
-                return
-            page += 1
-            answer = self._page(window, page)
+            news += len(fresh)
+            yield from self._videos(fresh.values(), window, page)
+            if len(fresh) < len(photos) and (page - 1) * PER_PAGE < total and not asked_again:
+                asked_again = True  # rows slipped, or an older page came in place of this one
+            elif not news or (page * PER_PAGE >= total and len(photos) < PER_PAGE):
+                return True  # past its last page Flickr repeats itself
+            elif page * PER_PAGE >= SHOWN_RESULTS:
+                return False
+            else:
+                page, news, asked_again = page + 1, 0, False
+            try:
+                answer = self._page(window, page)
+            except Dropped:  # a page past what Flickr shows, told as an error
+                return False
+
+    def _videos(self, photos: Iterable[Mapping[str, Any]], window: Window, page: int) -> Iterator[VideoRecord]:
+        for photo in photos:
+            if str(photo.get("media", "video")) != "video":
+                self.counts["not_a_video"] += 1
+            elif not str(photo["id"]).isdecimal():  # an id names files
+                self.counts["wrong_id"] += 1
+            else:
+                yield self._labelled(photo, window, page)
 
     def _page(self, window: Window, page: int) -> dict[str, Any]:
         parameters: dict[str, str | int] = {
@@ -141,8 +161,8 @@ class _Search:
             "max_upload_date": window.end,
             "extras": EXTRAS,
         }
-        answer = self.flickr.call("flickr.photos.search", **parameters)
         self.counts["calls"] += 1
+        answer = self.flickr.call("flickr.photos.search", **parameters)
         self.answers.append({"method": "flickr.photos.search", "parameters": parameters, "answer": answer})
         return answer
 
@@ -158,7 +178,7 @@ def commit_answers(
     ledger: Ledger, unit: Unit, records: list[VideoRecord], answers: list[dict[str, Any]], counts: Mapping[str, int]
 ) -> None:
     """Write the raw answers (JSON lines, zstd) and the records, then commit the unit."""
-    lines = b"".join(json.dumps(answer, ensure_ascii=False, sort_keys=True).encode() + b"\n" for answer in answers)
+    lines = b"".join(json.dumps(answer, sort_keys=True).encode() + b"\n" for answer in answers)
     files = {
         f"{ledger.job}/raw/{unit.name}.jsonl.zst": _zstd(lines),
         f"{ledger.job}/records/{unit.name}.parquet": to_parquet(records),
@@ -191,6 +211,13 @@ def _united(one: VideoRecord, other: VideoRecord) -> VideoRecord:
         sentences=tuple(sorted({*one.sentences, *other.sentences})),
         found=tuple(sorted({*one.found, *other.found}, key=lambda f: (f.query, f.window, f.page))),
     )
+
+
+def relabelled(detailed: Iterable[VideoRecord], found: Iterable[VideoRecord]) -> list[VideoRecord]:
+    """The detailed records of what was found, labelled with all queries that found them by now; sorted by id."""
+    wanted = {record.video_id: record for record in found}
+    pairs = ((r, wanted[r.video_id]) for r in merge(detailed) if r.video_id in wanted)
+    return [replace(r, concepts=f.concepts, sentences=f.sentences, found=f.found) for r, f in pairs]
 
 
 def committed_records(ledger: Ledger) -> Iterator[VideoRecord]:

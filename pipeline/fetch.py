@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import requests
 from pipeline.errors import Dropped, Transient
 from pipeline.limits import Permits, backoff_seconds, wait
 from pipeline.records import Rendition, VideoRecord
-from pipeline.transfer import Deadlines, check_status, receive, send
+from pipeline.transfer import Deadlines, Session, check_status, receive, send
 
 _LABELS = ("288p", "360p", "700", "site", "site mp4", "720p", "hd", "hd mp4", "appletv", "iphone_wifi", "mobile mp4")
 """Flickr's labels for which it gives no size, smallest that is good enough first."""
@@ -55,9 +56,7 @@ def choose(renditions: Sequence[Rendition], *, short_side: int) -> Rendition:
     return min(renditions, key=cost)
 
 
-def fetch(
-    record: VideoRecord, target: Path, *, session: requests.Session, permits: Permits, settings: FetchSettings
-) -> str:
+def fetch(record: VideoRecord, target: Path, *, session: Session, permits: Permits, settings: FetchSettings) -> str:
     """Put the video's bytes into `target` and return their SHA-256.
 
     Raises:
@@ -67,39 +66,63 @@ def fetch(
     if record.dropped:
         raise Dropped(record.dropped, "as the crawl found it")
     url = choose(record.renditions, short_side=256).url
-    if urlsplit(url).scheme == "file":
+    if _scheme(url) == "file":
         if record.source not in LOCAL_SOURCES:  # an answer from the web must never name a file of ours
             raise Dropped("no_video_url", f"{record.source} named a local file")
         return _copy(Path(unquote(urlsplit(url).path)), target, settings)
     for attempt in range(1, settings.max_attempts + 1):
         try:
-            return _download(url, target, session, permits, settings)
+            return _download(url, target, session, _Host(permits, attempt), settings)
         except Transient as error:
             if attempt == settings.max_attempts:
                 raise
-            seconds = backoff_seconds(attempt, asked=error.retry_after_seconds)
-            if error.reason in ("http_4xx", "http_5xx"):
-                permits.throttled(urlsplit(url).netloc, seconds)
-            else:
-                time.sleep(seconds)
+            if error.retry_after_seconds is None:  # else its host is told to pause, not this video
+                time.sleep(backoff_seconds(attempt))
     raise AssertionError("unreachable")
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme
+    except ValueError as error:
+        raise Dropped("no_video_url", f"{url[:80]!r} is no address") from error
 
 
 def _copy(source: Path, target: Path, settings: FetchSettings) -> str:
     try:
-        if source.stat().st_size > settings.max_bytes:
-            raise Dropped("too_large", f"{source.stat().st_size} bytes")
-        shutil.copyfile(source, target)
+        opened = source.open("rb")
     except OSError as error:
         raise Dropped("gone", f"{source}: {error.strerror}") from error
+    with opened, target.open("wb") as file:  # a full disk is no fate of a video: it is raised
+        size = os.fstat(opened.fileno()).st_size
+        if size > settings.max_bytes:
+            raise Dropped("too_large", f"{size} bytes")
+        shutil.copyfileobj(opened, file)
     with target.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _download(url: str, target: Path, session: requests.Session, permits: Permits, settings: FetchSettings) -> str:
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Manners towards whichever host a download has come to."""
+
+    permits: Permits
+    attempt: int
+
+    def check_status(self, response: requests.Response, url: str) -> None:
+        """Have 429 and 5xx pause the host that said so, for everybody."""
+        try:
+            check_status(response)
+        except Transient as error:
+            seconds = backoff_seconds(self.attempt, asked=error.retry_after_seconds)
+            self.permits.throttled(urlsplit(url).netloc, seconds)
+            raise Transient(error.detail, error.reason, seconds) from error
+
+
+def _download(url: str, target: Path, session: Session, host: _Host, settings: FetchSettings) -> str:
     """One try, from the play URL on: the signed address behind it lives for minutes only, so it is never kept."""
     for _ in range(_MAX_REDIRECTS):
-        wait(permits, urlsplit(url).netloc)
+        wait(host.permits, urlsplit(url).netloc)
         request = requests.Request(
             "GET", url, headers={"User-Agent": settings.user_agent, "Accept-Encoding": "identity"}
         )
@@ -111,14 +134,18 @@ def _download(url: str, target: Path, session: requests.Session, permits: Permit
         with response:
             if response.status_code == 403 and "?" in url:
                 raise Transient("HTTP 403 behind a signature: it may have expired", "http_4xx")
-            check_status(response)
+            host.check_status(response, url)
             return _save(response, target, settings)
     raise Dropped("http_4xx", f"more than {_MAX_REDIRECTS} redirects")
 
 
 def _next(url: str, location: str) -> str:
-    following = urljoin(url, location)
-    if urlsplit(following).scheme not in ("http", "https"):
+    try:
+        following = urljoin(url, location)
+        scheme = urlsplit(following).scheme
+    except ValueError as error:
+        raise Dropped("http_4xx", f"redirected to {location[:80]!r}, which is no address") from error
+    if scheme not in ("http", "https"):
         raise Dropped("http_4xx", f"redirected to {following[:80]!r}, which is not on the web")
     return following
 

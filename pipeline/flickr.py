@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,8 @@ import requests
 from flickrapi.auth import OAuthFlickrInterface
 
 from pipeline.errors import Dropped, Transient, UserError
-from pipeline.limits import FLICKR_CALLS_PER_HOUR, Permits, backoff_seconds, wait
-from pipeline.transfer import Deadlines, check_status, receive, send
+from pipeline.limits import FLICKR_CALLS_PER_HOUR, LocalPermits, Permits, Rate, backoff_seconds, wait
+from pipeline.transfer import Deadlines, Session, check_status, receive, send
 
 FLICKR_REST_URL = "https://api.flickr.com/services/rest/"
 EXTRAS = (
@@ -28,6 +29,9 @@ _SECRET_VARIABLE = "FLICKR_API_SECRET"
 _MAX_ANSWER_BYTES = 64 << 20
 _TRANSIENT_CODES = frozenset({0, 10, 105, 201})
 _REFUSED_KEY = 100
+_PAST_THE_CAP = 20
+_FIRST_CALL_ATTEMPTS = 2
+_LOGGERS_THAT_TELL_KEYS = ("oauthlib", "requests_oauthlib", "flickrapi")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,14 +73,21 @@ def is_loopback(url: str) -> bool:
 
 
 def require_access(settings: FlickrSettings) -> None:
-    """Check before any work that a crawl can begin.
+    """Check before any work that a crawl can begin, with one call of Flickr's echo.
 
     Raises:
-        UserError: no key in the environment, or no contact.
+        UserError: no key in the environment, no contact, a key that is refused, or nobody at the address.
     """
     _key()
     if not settings.contact:
         raise UserError("no contact: give --flickr.contact you@example.org, it goes into the User-Agent")
+    flickr = Flickr(replace(settings, max_attempts=_FIRST_CALL_ATTEMPTS), LocalPermits({}, default=Rate(per_second=1)))
+    try:
+        flickr.call("flickr.test.echo")
+    except Transient as error:
+        if error.reason in ("connection", "timeout"):
+            raise UserError(f"{settings.rest_url} cannot be reached ({error}): check the network") from error
+        # Otherwise it is there, only busy: the crawl itself knows how to wait.
 
 
 def _key() -> tuple[str, str]:
@@ -94,16 +105,21 @@ class _Signed(OAuthFlickrInterface):  # type: ignore[misc]  # flickrapi has no t
 
     def __init__(self, key: str, secret: str, token_cache: Any, settings: FlickrSettings) -> None:
         super().__init__(key, secret, token_cache)
-        self.session = requests.Session()
+        self.session = Session()
         self.session.headers["User-Agent"] = settings.user_agent
         self._deadlines = settings.deadlines
 
     def do_request(self, url: str, params: dict[str, Any] | None = None, timeout: float | None = None) -> bytes:
         request = requests.Request("POST", url, data=params, auth=self.oauth)
         response = send(self.session, request, self._deadlines)
-        with response:
-            check_status(response)
-            return b"".join(receive(response, self._deadlines, max_bytes=_MAX_ANSWER_BYTES))
+        try:
+            with response:
+                check_status(response)
+                return b"".join(receive(response, self._deadlines, max_bytes=_MAX_ANSWER_BYTES))
+        except Dropped as drop:  # of the server, not of a video: Flickr says `not found` with HTTP 200
+            if response.status_code in (401, 404, 410) or response.is_redirect:
+                raise UserError(f"{drop.detail}: check FLICKR_REST_URL, its default is {FLICKR_REST_URL}") from drop
+            raise Transient(drop.detail, "http_4xx") from drop
 
 
 class Flickr:
@@ -111,6 +127,8 @@ class Flickr:
 
     def __init__(self, settings: FlickrSettings, permits: Permits) -> None:
         key, secret = _key()
+        for name in _LOGGERS_THAT_TELL_KEYS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._settings = settings
         self._permits = permits
         self._api = flickrapi.FlickrAPI(key, secret, format="json", store_token=False, cache=False)
@@ -121,7 +139,7 @@ class Flickr:
         """Flickr's answer to one method, parsed from JSON.
 
         Raises:
-            Dropped: `gone` or `private`, as far as Flickr tells them apart.
+            Dropped: `gone` or `private`, as far as Flickr tells them apart; `http_4xx` for a page past a search's end.
             Transient: Flickr cannot answer now, even after `max_attempts` tries.
             UserError: the key is refused, or the method's arguments are wrong.
         """
@@ -141,10 +159,10 @@ class Flickr:
         raise AssertionError("unreachable")
 
     def _once(self, method: str, parameters: dict[str, str | int]) -> dict[str, Any]:
+        body = self._api.do_flickr_call(method, format="json", nojsoncallback=1, **parameters)
         try:
-            body = self._api.do_flickr_call(method, format="json", nojsoncallback=1, **parameters)
             answer = json.loads(body)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise Transient(f"{method}: an answer that is not JSON", "http_5xx") from error
         if not isinstance(answer, dict) or answer.get("stat") not in ("ok", "fail"):
             raise Transient(f"{method}: an answer without stat", "http_5xx")
@@ -159,6 +177,8 @@ def _refusal(method: str, code: int, message: str) -> Exception:
         return Transient(told, "http_5xx")
     if code == _REFUSED_KEY:
         return UserError(f"the API key is refused ({message}): check {_KEY_VARIABLE}, or ask Flickr about the key")
+    if code == _PAST_THE_CAP:
+        return Dropped("http_4xx", told)
     if code == 1 and "not found" in message.lower():
         return Dropped("gone", told)
     if code in (2, 99):

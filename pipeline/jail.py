@@ -6,6 +6,7 @@ allocation bomb costs that one video and a restart.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -63,6 +64,7 @@ class Jail:
 
         Raises:
             Dropped: what the child raised, `decoder_crashed` if it died, `decoder_timeout` if it took too long.
+            OSError: the disk is full.
         """
         child = self._child or self._start()
         assert child.stdin is not None
@@ -77,6 +79,8 @@ class Jail:
             status = child.wait()
             self.close()
             raise Dropped("decoder_crashed", f"the child ended with status {status}")
+        if "disk_full" in answer:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
         if "dropped" in answer:
             raise Dropped(answer["dropped"], answer["detail"])
         return answer
@@ -125,6 +129,8 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     except MemoryError:
         return {"dropped": "decoder_crashed", "detail": "out of the memory it is allowed"}
     except Exception as error:  # the edge of this process: whatever strange bytes provoke is this video's fate
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            return {"disk_full": True}
         return {"dropped": "decode_failed", "detail": type(error).__name__}
 
 

@@ -22,6 +22,7 @@ VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts", ".mts",
 })  # fmt: skip
 
+_TEXT_COLUMNS = ("url", "video_id", "title", "description", "tags", "labels")
 _MAX_ID_LENGTH = 80
 _SNIFFED_BYTES = 4096
 
@@ -91,7 +92,10 @@ def table_records(path: Path) -> list[VideoRecord]:
     table = _read_table(path)
     if "url" not in table.column_names:
         raise UserError(f"{path} has no column 'url'; its columns are {', '.join(table.column_names)}")
-    records = sorted((_row_record(row) for row in _rows(table)), key=lambda record: record.video_id)
+    try:
+        records = sorted((_row_record(row) for row in _rows(table)), key=lambda record: record.video_id)
+    except ValueError as error:
+        raise UserError(f"{path}: license and duration_seconds must be numbers: {error}") from error
     if not records:
         raise UserError(f"{path} has no rows")
     for one, other in pairwise(records):
@@ -104,7 +108,10 @@ def _read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise UserError(f"table {path} does not exist")
     try:
-        return pq.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        as_text = {name: pa.string() for name in _TEXT_COLUMNS}  # else 007 would be 7, and 2019-01-01 a date
+        return pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(column_types=as_text))
     except pa.ArrowInvalid as error:
         raise UserError(
             f"{path} cannot be read as {'Parquet' if path.suffix == '.parquet' else 'CSV'}: {error}"

@@ -5,6 +5,7 @@ This module only ever runs inside the child process of pipeline.jail: it parses 
 
 from __future__ import annotations
 
+import errno
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,a
 """Formats that hold their own frames: playlists, `concat` and their like could make FFmpeg open other files."""
 
 _ATTACHED_PICTURE = "attached_pic"
+
+_MAX_TIME_BASE_DENOMINATOR = 65535
+"""MPEG-4 part 2 has 16 bits for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +71,7 @@ def transcode(source: Path, target: Path, profile: Profile) -> dict[str, Any]:
         _check_size(container, stream, profile)
         rate = _frame_rate(stream)
         seen = _Seen()
-        job = _Job(profile, min(rate, Fraction(profile.max_fps)), seen)
+        job = _Job(profile, _storable(min(rate, Fraction(profile.max_fps))), seen)
         frames = _constant_rate(_decode(container, stream, profile, seen), job.rate)
         stored = _encode(frames, stream, target, job)
         duration = float(seen.last_time - seen.first_time) + float(1 / rate)
@@ -133,6 +137,11 @@ def _frame_rate(stream: VideoStream) -> Fraction:
         if rate is not None and Fraction(1) <= rate <= Fraction(1000):
             return Fraction(rate)
     return Fraction(25)
+
+
+def _storable(rate: Fraction) -> Fraction:
+    """The nearest rate that the stored file can tell; a phone's average may be 600000/23023."""
+    return 1 / (1 / rate).limit_denominator(_MAX_TIME_BASE_DENOMINATOR)
 
 
 def _decode(
@@ -224,6 +233,8 @@ def _encode(frames: Iterator[VideoFrame], stream: VideoStream, target: Path, job
                 count += 1
             output.mux(encoder.encode(None))
     except FFmpegError as error:
+        if error.errno == errno.ENOSPC:  # the machine's trouble, not the video's
+            raise
         raise Dropped("encode_failed", error.strerror or type(error).__name__) from error
     width, height = picture.upright
     return {"width": width, "height": height, "fps": round(float(job.rate), 6), "num_frames": count}

@@ -29,18 +29,26 @@ class Deadlines:
     """Averaged from 10 s on; a body that only drips is cut."""
 
 
+class Session(requests.Session):  # type: ignore[misc]  # requests has no types
+    """A session that leaves redirects alone: requests reads their whole bodies even where it is not to follow them."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None: `pipeline.fetch` looks at where a redirect leads, and Flickr's API has none."""
+
+
 def retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float | None:
     """Seconds that a Retry-After header asks for, given as seconds or as an HTTP date."""
     text = headers.get("Retry-After")
     if text is None:
         return None
-    if text.strip().isdigit():
+    if text.strip().isdecimal():
         return float(text)
     try:
         when = email.utils.parsedate_to_datetime(text)
     except ValueError:
         return None
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    aware = when if when.tzinfo else when.replace(tzinfo=UTC)  # `-0000` says UTC too, but is parsed without a zone
+    return max(0.0, (aware - datetime.now(UTC)).total_seconds())
 
 
 def check_status(response: requests.Response) -> None:
@@ -62,7 +70,7 @@ def check_status(response: requests.Response) -> None:
         raise Dropped("http_4xx", told)
 
 
-def send(session: requests.Session, request: requests.Request, deadlines: Deadlines) -> requests.Response:
+def send(session: Session, request: requests.Request, deadlines: Deadlines) -> requests.Response:
     """Send and return when the headers are there; the body is still to be read with `receive`.
 
     Raises:
@@ -72,7 +80,6 @@ def send(session: requests.Session, request: requests.Request, deadlines: Deadli
         return session.send(
             session.prepare_request(request),
             stream=True,
-            allow_redirects=False,
             timeout=(deadlines.connect_seconds, deadlines.silence_seconds),
         )
     except requests.Timeout as error:
@@ -104,8 +111,8 @@ def receive(response: requests.Response, deadlines: Deadlines, *, max_bytes: int
         raise Transient(f"the body broke off after {total} bytes: {error}", "connection") from error
     finally:
         response.close()
-    expected = response.headers.get("Content-Length")
-    if expected is not None and "Content-Encoding" not in response.headers and total != int(expected):
+    expected = response.headers.get("Content-Length", "")
+    if expected.isdecimal() and "Content-Encoding" not in response.headers and total != int(expected):
         raise Transient(f"{total} bytes of {expected}", "truncated")
 
 

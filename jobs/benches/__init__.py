@@ -1,0 +1,1 @@
+"""One module per benchmark of `noisyactions bench`: a Config, and `measure`, which takes ratios side by side."""
