@@ -68,6 +68,9 @@ def _run(arguments: list[str]) -> int:
     except Transient as error:
         sys.stderr.write(f"noisyactions: {error}; run the same command again to go on\n")
         return 1
+    except BrokenPipeError:  # the reader of `noisyactions ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("\nnoisyactions: stopped; run the same command again to go on\n")
         return 130

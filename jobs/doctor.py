@@ -75,13 +75,11 @@ def _codecs() -> str:
 
 
 def _device() -> str:
-    import torch
-
-    from models.runtime import choose_device
+    from models.runtime import choose_device, choose_precision
 
     device, reason = choose_device()
-    cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
-    return f"{device}: {reason}" + (f"; cuDNN {cudnn}" if cudnn else "")
+    precision, why = choose_precision(device)
+    return f"{device} ({reason}), {precision} ({why})"
 
 
 def _machine() -> str:

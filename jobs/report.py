@@ -132,7 +132,7 @@ def render_report(store: Store, *, title: str = "NoisyActions", num_samples: int
     return environment.get_template("report.html.j2").render(
         title=title,
         root=store.url,
-        settings={job: _read_json(store, f"{job}/settings.json") for job in ("crawl", "build")},
+        settings={job: _flat(_read_json(store, f"{job}/settings.json")) for job in ("crawl", "build")},
         asked=len(rows),
         videos=statistics.num_videos(),
         num_classes=len(statistics.class_sizes()),
@@ -147,7 +147,7 @@ def render_report(store: Store, *, title: str = "NoisyActions", num_samples: int
         card=_read_json(store, "splits/card.json"),
         curves=_curves(runs),
         results=[run for run in runs if run.result],
-        result_keys=list(dict.fromkeys(key for run in runs for key in run.result)),
+        result_keys=_result_keys(runs),
         numeric={key for run in runs for key, value in run.result.items() if isinstance(value, (int, float))},
     )
 
@@ -163,7 +163,7 @@ def _percent(part: float, whole: float = 1) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "\N{EN DASH}"
 
 
-_SHARES = ("top1", "top5", "map", "accuracy", "acc", "f1", "rate", "recall", "precision")
+_SHARES = ("top1", "on_test", "top5", "map", "accuracy", "acc", "f1", "rate", "recall", "precision")
 
 
 def _cell(value: Any, key: str) -> str:
@@ -175,6 +175,24 @@ def _cell(value: Any, key: str) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+
+
+def _flat(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """{"profile": {"gop": 4}} -> {"profile.gop": 4}: a line for each setting."""
+    if values is None:
+        return None
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        nested = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{inner}".rstrip("."): one for inner, one in nested.items()}
+    return flat
+
+
+def _result_keys(runs: Sequence[Run]) -> list[str]:
+    """The columns of the results: what a run began with, its scores, then what it took."""
+    keys = list(dict.fromkeys(key for run in runs for key in run.result))
+    scores = [key for key in keys if key.lower().endswith(_SHARES)]
+    return [key for key in ("init", *scores, "seed", "epochs", "steps", "train_videos", "num_videos") if key in keys]
 
 
 def _read_json(store: Store, key: str) -> Any:
@@ -261,6 +279,8 @@ def _read_runs(store: Store) -> list[Run]:
         name = folder.removeprefix("runs/")
         losses = _losses(store.read(f"{folder}/metrics.jsonl")) if f"{folder}/metrics.jsonl" in keys else ()
         verb = str(result.get("verb") or config.get("verb") or name)
+        if objective := result.get("objective"):
+            verb = f"{verb}, {objective}".replace("_", " ")
         runs.append(Run(name=name, verb=verb, losses=losses, result=result))
     return runs
 
@@ -275,7 +295,7 @@ def _losses(metrics: bytes) -> tuple[tuple[int, float], ...]:
 
 
 def _curves(runs: Sequence[Run]) -> list[Chart]:
-    """A chart per verb: losses of different objectives have no common scale."""
+    """A chart per verb and objective: losses of different objectives have no common scale."""
     charts = []
     for verb in dict.fromkeys(run.verb for run in runs):
         of_verb = [run for run in runs if run.verb == verb]

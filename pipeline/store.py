@@ -111,7 +111,10 @@ class FolderStore:
     def upload(self, key: str, path: Path) -> None:
         """See Store."""
         part = self._part(key)
-        shutil.copyfile(path, part)
+        with path.open("rb") as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            file.flush()
+            os.fsync(file.fileno())  # before any commit that names it
         part.replace(self.path(key))
 
     def create(self, key: str, data: bytes) -> bool:

@@ -31,6 +31,7 @@ from pipeline.augment import augment, for_training
 from pipeline.clips import RandomSkips
 from pipeline.crops import MultiScaleCrop, crop_planes, use_one_thread
 from pipeline.decode import decode_frames
+from pipeline.errors import UserError
 from pipeline.index import INDEX_COLUMNS, Index, build_index
 from pipeline.loader import Batch, Loader
 from pipeline.shards import read_rows
@@ -141,6 +142,8 @@ def _prepare(videos: Path, folder: Path) -> _Shards:
             path.write_bytes(store.read_range(row["shard"], start=row["mp4_offset"], length=row["mp4_size"]))
             source = sources[row["video_id"]]
             likeness.append(luma_ssim(source, path, interpolation=Interpolation.BILINEAR, as_601=True))
+    if not likeness:
+        raise UserError("no video keeps its frames one by one: give --videos of 30 fps or less")
     frames = sum(row["num_frames"] for row in found)
     size = sum(row["mp4_size"] for row in found)
     return _Shards(store, index, folder / "x264.tar", fmean(likeness), size / frames)
@@ -158,7 +161,7 @@ def _loader(shards: _Shards, *, workers: int) -> Loader:
         index=shards.index,
         sampler=_SAMPLER,
         crop=_CROP,
-        batch_size=len(shards.index),
+        batch_size=min(len(shards.index), 16),
         workers=workers,
     )
 

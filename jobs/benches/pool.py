@@ -74,8 +74,8 @@ def measure(config: Config) -> Report:
             "times_in_process_cpu": there.cpu_ms_per_unit / here.cpu_ms_per_unit,
         },
         limit=f"The driver's CPU alone would allow {1000 / there.cpu_ms_per_unit:,.0f} units a second; the rest is "
-        "waiting for Ray's calls and for a core. Units take minutes. How the cost grows with the number of actors, two cannot "
-        "show.",
+        "waiting for Ray's calls and for a core. Units take minutes. How the cost grows with the number of actors, "
+        "two cannot show.",
     )
 
 

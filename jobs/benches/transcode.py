@@ -34,6 +34,7 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
+    number: int
     path: Path
     facts: dict[str, Any]
     """What pipeline.transcode said of it."""
@@ -81,9 +82,9 @@ def _quality(ratios: dict[str, float]) -> list[tuple[str, str]]:
 def _usable(paths: list[Path], folder: Path) -> tuple[list[_Source], list[str]]:
     """Those that can be transcoded; of the others, a line why not."""
     sources, dropped = [], []
-    for path in paths:
+    for number, path in enumerate(paths):
         try:
-            sources.append(_Source(path, transcode(path, folder / "tried.mp4", Profile())))
+            sources.append(_Source(number, path, transcode(path, folder / "tried.mp4", Profile())))
         except Dropped as drop:
             dropped.append(f"left out: {path.name}: {drop}")
     if not sources:
@@ -101,11 +102,11 @@ def _over(sources: list[_Source], frames: int, work: Callable[[_Source], object]
 
 
 def _ours(folder: Path, source: _Source) -> Path:
-    return folder / f"ours-{source.path.name}.mp4"
+    return folder / f"ours-{source.number}.mp4"
 
 
 def _theirs(folder: Path, source: _Source) -> Path:
-    return folder / f"x264-{source.path.name}.mp4"
+    return folder / f"x264-{source.number}.mp4"
 
 
 def decode(path: Path) -> int:

@@ -15,7 +15,7 @@ from pipeline.sandbox.world import World, WorldConfig
 TREE = Path(__file__).parents[2]
 ACTIONS = ("juggling balls", "push ups", "swing", "hula hoop")
 TINY = (
-    "--recipe.epochs", "1", "--recipe.batch-size", "8", "--recipe.crop-pixels", "32", "--recipe.short-side", "40",
+    "--recipe.epochs", "1", "--recipe.batch-size", "4", "--recipe.crop-pixels", "32", "--recipe.short-side", "40",
     "--recipe.clip-frames", "8",
 )  # fmt: skip
 WITHOUT_RAY = "import sys; sys.modules['ray'] = None; from jobs.cli import main; main(sys.argv[1:])"

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -27,8 +26,6 @@ def test_the_demo_ends_with_pretraining_ahead_of_scratch_and_a_page(tmp_path: Pa
     page = (tmp_path / "report.html").read_text()
     assert "finetune-multilabel-0" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
-    began = time.monotonic()
     again = demo(tmp_path)
     assert again.returncode == 0
     assert again.stdout.count("done before") >= 5
-    assert time.monotonic() - began < 120  # a sanity bound: nothing is trained or rendered again

@@ -1,5 +1,4 @@
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,17 +32,22 @@ def test_strangers_bytes_cost_one_video_each(tmp_path: Path, write_video: WriteV
     data[middle : middle + 200] = os.urandom(200)
     (tmp_path / "hurt.mp4").write_bytes(data)
     (tmp_path / "junk.mp4").write_bytes(os.urandom(3000))
+    outcomes = {}
     with Jail() as jail:
         for name in ("junk", "hurt", "missing", "good"):
-            try:
-                facts = jail.transcode(tmp_path / f"{name}.mp4", tmp_path / "out.mp4", Profile())
-            except Dropped as drop:
-                assert name != "good"
-                assert drop.reason in ("not_a_video", "decode_failed", "no_video_stream")
-                assert str(tmp_path) not in drop.detail
-            else:
-                assert facts["num_frames"] > 0
-                assert name in ("good", "hurt")
+            outcomes[name] = outcome(jail, tmp_path / f"{name}.mp4", tmp_path / "out.mp4")
+    assert outcomes["junk"] == "not_a_video"
+    assert outcomes["hurt"] in ("ok", "not_a_video", "decode_failed")
+    assert outcomes["missing"] == "decode_failed"
+    assert outcomes["good"] == "ok"
+
+
+def outcome(jail: Jail, source: Path, target: Path) -> str:
+    try:
+        jail.transcode(source, target, Profile())
+    except Dropped as drop:
+        return drop.reason
+    return "ok"
 
 
 def test_a_full_disk_is_no_fate_of_a_video(tmp_path: Path, write_video: WriteVideo) -> None:
@@ -55,15 +59,12 @@ def test_a_full_disk_is_no_fate_of_a_video(tmp_path: Path, write_video: WriteVid
 
 
 def test_memory_and_processor_time_are_limited(tmp_path: Path, write_video: WriteVideo) -> None:
-    source = write_video(tmp_path / "in.mp4", frames=400, width=640, height=480)
-    began = time.monotonic()
+    source = write_video(tmp_path / "in.mp4", frames=200, width=1280, height=720)
     with Jail(Limits(cpu_seconds=1)) as jail:
         child = jail._start()
         limits = Path(f"/proc/{child.pid}/limits")
-        with pytest.raises(Dropped, match="decoder_crashed: the child ended with status -"):
-            for _ in range(200):
-                jail.transcode(source, tmp_path / "out.mp4", Profile(short_side=480, quantiser=2))
-                told = dict(line.split("  ", 1) for line in limits.read_text().splitlines()[1:])
-                assert str(4 << 30) in told["Max address space"]
-                if time.monotonic() - began > 20:
-                    pytest.skip("this machine transcodes it within a second")
+        while "Max address space         4294967296" not in limits.read_text():
+            assert child.poll() is None
+        with pytest.raises(Dropped, match="decoder_crashed: the child ended with status -24"):  # SIGXCPU
+            jail.transcode(source, tmp_path / "out.mp4", Profile(short_side=1080, quantiser=2))
+        assert outcome(jail, write_video(tmp_path / "small.mp4"), tmp_path / "out.mp4") == "ok"

@@ -2,7 +2,9 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import fields
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 
 from pipeline.errors import Dropped
 from pipeline.jail import Jail, Limits
+from pipeline.sandbox.dice import Dice
+from pipeline.sandbox.media import Form, encode
+from pipeline.sandbox.scenes import compose
 from pipeline.shards import Probe
 from pipeline.transcode import Profile, transcode
 
@@ -130,3 +135,39 @@ def test_an_output_bomb_is_stopped(tmp_path: Path, write_video: Callable[..., Pa
 def test_a_wrong_profile_is_told(field: str, value: int) -> None:
     with pytest.raises(ValueError, match=field):
         Profile(**{field: value})
+
+
+def scene_file(path: Path, **form: Any) -> Path:
+    shape = Form(**{"width": 160, "height": 120, "rate": Fraction(25), "seconds": 2.7, **form})
+    encode(compose(["swing"], aspect=4 / 3, dice=Dice("transcode")), shape, path=path)
+    return path
+
+
+@pytest.mark.parametrize("rate", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(12), Fraction(50)])
+def test_phones_leave_frames_out_and_the_stored_rate_is_constant(tmp_path: Path, rate: Fraction) -> None:
+    # The mean of such a file's rate may be 600000/23023, more than MPEG-4's 16 bits can tell.
+    facts = transcode(
+        scene_file(tmp_path / "in.mp4", rate=rate, irregular=True), tmp_path / "out.mp4", Profile(max_fps=29.97)
+    )
+    assert facts["fps"] == pytest.approx(min(facts["source_fps"], 29.97), rel=1e-3)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        stream = container.streams.video[0]
+        frames = list(container.decode(stream))
+        assert float(stream.average_rate or 0) == pytest.approx(facts["fps"], rel=1e-4)
+    steps = np.diff([frame.pts * frame.time_base for frame in frames if frame.pts is not None and frame.time_base])
+    assert np.ptp(steps.astype(float)) < 1e-4
+    assert len(frames) == facts["num_frames"]
+    assert facts["num_frames"] / facts["fps"] == pytest.approx(2.7, abs=0.25)
+
+
+def test_a_video_that_lies_on_its_side_is_stored_upright(tmp_path: Path) -> None:
+    means = []
+    for name in ("upright", "rotated"):
+        source = scene_file(tmp_path / f"{name}.mp4", rotated=name == "rotated")
+        facts = transcode(source, tmp_path / "out.mp4", Profile(quantiser=2))
+        assert (facts["width"], facts["height"]) == (170, 128)
+        assert facts["rotation"] == (270 if name == "rotated" else 0)
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            means.append(np.stack([frame.to_ndarray()[:128] for frame in container.decode(video=0)]).astype(float))
+    assert np.abs(means[0] - means[1]).mean() < 4
+    assert np.abs(means[0] - means[1][:, ::-1, ::-1]).mean() > 8
