@@ -7,7 +7,6 @@ epoch; `best_on_test`, where the recipe asks for it, is the paper's protocol: th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -38,15 +37,7 @@ class Config:
     where: Where = field(default_factory=Where)
 
 
-def _with(recipe: Callable[[], Recipe], name: str) -> Callable[[], Config]:
-    def config() -> Config:
-        return Config(recipe=recipe(), name=name)
-
-    config.__doc__ = recipe.__doc__
-    return config
-
-
-RECIPES = {name: _with(recipe, name) for name, recipe in recipes.FINETUNE.items()}
+RECIPES = recipes.configs(Config, recipes.FINETUNE)
 
 
 def run(config: Config) -> int:

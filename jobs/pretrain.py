@@ -7,7 +7,6 @@ precision and never imports Ray; with N it trains on N ranks under Ray Train. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -36,15 +35,7 @@ class Config:
     where: Where = field(default_factory=Where)
 
 
-def _with(recipe: Callable[[], Recipe], name: str) -> Callable[[], Config]:
-    def config() -> Config:
-        return Config(recipe=recipe(), name=name)
-
-    config.__doc__ = recipe.__doc__
-    return config
-
-
-RECIPES = {name: _with(recipe, name) for name, recipe in recipes.PRETRAIN.items()}
+RECIPES = recipes.configs(Config, recipes.PRETRAIN)
 
 
 def run(config: Config) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from models.backbones import BACKBONES
 from models.losses import LOSSES
@@ -156,3 +156,16 @@ PRETRAIN: Mapping[str, Callable[[], Recipe]] = {
 FINETUNE: Mapping[str, Callable[[], Recipe]] = {
     recipe.__name__: recipe for recipe in (finetune, finetune_paper_text, finetune_paper_code, demo_finetune)
 }
+
+
+def configs(config: Callable[..., Any], recipes: Mapping[str, Callable[[], Recipe]]) -> dict[str, Callable[[], Any]]:
+    """A verb's configs, one for each recipe, named and captioned as it is."""
+
+    def bind(name: str, recipe: Callable[[], Recipe]) -> Callable[[], Any]:
+        def bound() -> Any:
+            return config(recipe=recipe(), name=name)
+
+        bound.__doc__ = recipe.__doc__
+        return bound
+
+    return {name: bind(name, recipe) for name, recipe in recipes.items()}

@@ -8,7 +8,6 @@ A listed video that is not there is a record with `dropped="gone"`: what is miss
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,15 +17,12 @@ from typing import Literal
 
 from pipeline.errors import UserError
 from pipeline.labelsets import parse_hmdb51, parse_indexed
-from pipeline.records import Rendition, VideoRecord, to_parquet
+from pipeline.records import Rendition, VideoRecord, safe_id, to_parquet
 from pipeline.splits import classes_text, list_text
 from pipeline.store import Store
 from pipeline.vocabulary import normalise
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
-
-_LONGEST_STEM = 80
-"""Characters of a file name that an id keeps; with its hash it still fits into a shard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,14 +45,6 @@ class Downstream:
         """Listed videos by split, and how many of them are `gone`."""
         counts = Counter(record.split or "" for record in self.records)
         return counts + Counter(gone=sum(record.dropped is not None for record in self.records))
-
-
-def safe_id(stem: str) -> str:
-    """A file's name without suffix as a video id: itself if it can be, else cleaned, cut, and with a hash of itself."""
-    if re.fullmatch(r"[A-Za-z0-9_-]+", stem) and len(stem) <= _LONGEST_STEM:
-        return stem
-    cleaned = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:_LONGEST_STEM]
-    return f"{cleaned}-{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
 
 
 def _folder(folder: Path, name: str, way_out: str) -> Path:

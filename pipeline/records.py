@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -96,7 +98,18 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 """Parquet columns, one per field of VideoRecord, in the same order."""
 
+_MAX_ID_LENGTH = 80
+"""With its hash an id still fits into a tar member's name."""
+
 _NESTED = {"renditions": Rendition, "comments": Comment, "found": Found}
+
+
+def safe_id(name: str) -> str:
+    """A name as a video id: other characters than letters, digits, `_` and `-` become `_`; a hash keeps it unique."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+    if plain == name and len(name) <= _MAX_ID_LENGTH:
+        return name
+    return f"{plain[: _MAX_ID_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def to_row(record: VideoRecord) -> dict[str, Any]:

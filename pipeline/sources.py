@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.records import Rendition, VideoRecord
+from pipeline.records import Rendition, VideoRecord, safe_id
 from pipeline.splits import parse_split
 
 VIDEO_SUFFIXES = frozenset({
@@ -23,16 +21,7 @@ VIDEO_SUFFIXES = frozenset({
 })  # fmt: skip
 
 _TEXT_COLUMNS = ("url", "video_id", "title", "description", "tags", "labels")
-_MAX_ID_LENGTH = 80
 _SNIFFED_BYTES = 4096
-
-
-def safe_id(name: str) -> str:
-    """A name as a video id: other characters than letters, digits, `_` and `-` become `_`; a hash keeps it unique."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)
-    if plain == name and len(name) <= _MAX_ID_LENGTH:
-        return name
-    return f"{plain[: _MAX_ID_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def folder_records(folder: Path, *, keep_bad_files: bool = False) -> list[VideoRecord]:

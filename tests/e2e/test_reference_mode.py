@@ -33,9 +33,10 @@ def test_crawl_build_pretrain_finetune_and_evaluate_without_ray(
     without_ray("crawl", root, *fast, *here)
     without_ray("build", root, *fast, *here)
     without_ray("split", root, "--settings.require", "any", "--settings.min-videos", 2)
-    without_ray("pretrain", "demo_multilabel", root, *tiny, *here)
+    without_ray("pretrain", "demo_multilabel", root, *tiny, *here, "--name", "pretrain")
     without_ray("build", downstream, "--ucf101", story_ucf101, *here)
-    without_ray("finetune", "demo_finetune", downstream, *tiny, *here, "--init-root", root, "--init", "pretrain")
-    without_ray("evaluate", downstream)
+    init = ("--init-root", root, "--init", "pretrain")
+    without_ray("finetune", "demo_finetune", downstream, *tiny, *here, "--name", "finetune", *init)
+    without_ray("evaluate", downstream, "--name", "finetune")
     evaluation = json.loads((downstream / "runs" / "finetune" / "evaluation.json").read_text())
     assert evaluation["num_videos"] == 6

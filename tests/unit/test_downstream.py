@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.downstream import read_hmdb51, read_ucf101, safe_id, write_downstream
+from pipeline.downstream import read_hmdb51, read_ucf101, write_downstream
 from pipeline.errors import UserError
-from pipeline.records import from_parquet
+from pipeline.records import from_parquet, safe_id
 from pipeline.shards import check_video_id
 from pipeline.splits import read_split
 from pipeline.store import FolderStore
