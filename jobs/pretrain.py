@@ -27,7 +27,7 @@ class Config:
     """Folder or s3://bucket/prefix with shards and splits."""
     recipe: Recipe = field(default_factory=recipes.multilabel)
     split: str = "full"
-    """The training split."""
+    """The training split; `all` is every video of the root, for self-supervised recipes."""
     init: str | None = None
     """A finished run of this root whose backbone to begin with."""
     name: str = "pretrain"

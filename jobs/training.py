@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import torch
 
 from jobs.recipes import Recipe
@@ -31,6 +32,9 @@ from pipeline.loader import Loader
 from pipeline.shards import read_rows
 from pipeline.splits import read_split
 from pipeline.store import Store, open_store
+
+ALL_VIDEOS = "all"
+"""The split that needs no verb `split`: every usable video of the root, for self-supervised training."""
 
 Stage = Literal["pretrain", "finetune"]
 
@@ -174,8 +178,8 @@ def _tests_on_the_way(
 
 
 def _training_index(store: Store, run: Run) -> tuple[tuple[str, ...], Index]:
-    classes, labels = read_split(store, run.split)
     rows = read_rows(store, columns=INDEX_COLUMNS)
+    classes, labels = _unlabelled(rows, run) if run.split == ALL_VIDEOS else read_split(store, run.split)
     kind: Literal["multi", "single"] = "single" if run.recipe.objective == "single_label" else "multi"
     missing: Literal["refuse", "leave_out"] = "leave_out" if run.stage == "finetune" else "refuse"
     index = build_index(rows, labels=labels, num_classes=len(classes), kind=kind, missing=missing)
@@ -183,6 +187,13 @@ def _training_index(store: Store, run: Run) -> tuple[tuple[str, ...], Index]:
     if isinstance(sampler, VcpTuples):
         index = index.at_least(sampler.min_frames)
     return classes, index
+
+
+def _unlabelled(rows: pa.Table, run: Run) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """Every usable video of the root, without classes."""
+    if run.recipe.objective != "ssl":
+        raise UserError(f"--split {ALL_VIDEOS} has no labels, which {run.recipe.objective} needs: name a split")
+    return (), {row["video_id"]: () for row in rows.to_pylist() if row["outcome"] == "ok"}
 
 
 def train_sampler(recipe: Recipe) -> TrainSampler:

@@ -43,15 +43,18 @@ Tell = Callable[..., str]
 
 
 @pytest.fixture
-def tell(story_server: SandboxServer) -> Tell:
+def tell(story_server: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Tell:
     """Runs the command against the server and gives its output: `tell("crawl", root, ray=False, code=0)`."""
+
+    # Runs on a bucket keep a local copy in the temporary files: no other test's may be found there.
+    temporary = {"TMPDIR": str(tmp_path_factory.mktemp("tmp"))}
 
     def told(*arguments: object, ray: bool = True, code: int = 0) -> str:
         program = ["-m", "jobs.cli"] if ray else ["-c", WITHOUT_RAY]
         contact = {"FLICKR_CONTACT": "a@b.c", "FLICKR_API_KEY": "sandbox", "FLICKR_REST_URL": story_server.rest_url}
         done = subprocess.run(
             [sys.executable, *program, *map(str, arguments)],
-            cwd=TREE, env={**os.environ, **contact}, capture_output=True, text=True, check=False,
+            cwd=TREE, env={**os.environ, **contact, **temporary}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{arguments}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout + done.stderr
