@@ -198,6 +198,7 @@ def _lines(path: Path) -> list[bytes]:
         return io.BytesIO(stream.read()).readlines()
 
 
+@pytest.mark.slow
 def test_a_label_that_is_found_later_reaches_a_video_that_is_known(
     server: SandboxServer, calm: Calm, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ CONFIG = reproduce.Config(pretrain_epochs=1, finetune_epochs=1)
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("reproduce")
     config = DownstreamConfig(
-        actions=("swing", "push ups"), train_per_class=3, test_per_class=1, min_seconds=1.0, max_seconds=1.5
+        actions=("swing", "push ups"), train_per_class=8, test_per_class=1, min_seconds=1.0, max_seconds=1.5
     )
     write_ucf101(folder / "source", config)
     assert build.run(build.Config(root=str(folder / "root"), ucf101=folder / "source")) == 0
@@ -44,7 +44,7 @@ def test_paper_scale_tells_its_cost_and_waits_for_yes(root: str, capsys: pytest.
     with pytest.raises(UserError, match="give --yes to begin"):
         reproduce.run(replace(config, root=root, downstream=root, split="train"))
     told = capsys.readouterr().out
-    assert "5 pretrainings on 6 videos and 6 finetunings on 6: 66 training clips" in told
+    assert "5 pretrainings on 16 videos and 6 finetunings on 16: 176 training clips" in told
     assert not (Path(root) / "runs").exists()
 
 
@@ -59,7 +59,7 @@ def test_a_scaled_table_says_what_it_is(root: str) -> None:
     config = replace(CONFIG, root=root, downstream=root, split="train")
     assert reproduce.run(config) == 0
     text = (Path(root) / "reproduce" / "losses.md").read_text()
-    assert "| here (6 videos, r3d18_small, recipe demo, 2 test videos) |" in text
+    assert "| here (16 videos, r3d18_small, recipe demo, 2 test videos) |" in text
     assert "| Single Label | CCE-Mask | 40.73 | " in text
     assert "Cells not run here: all at the paper's scale" in text
     assert "failed" not in text

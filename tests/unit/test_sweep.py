@@ -99,7 +99,7 @@ def test_noise_on_several_labels_is_refused(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.write("splits/classes.txt", b"1 a\n2 b\n")
     store.write("splits/train.txt", b"v 1|2\n")
-    with pytest.raises(UserError, match="v of .* has 2 labels: noise needs one per video"):
+    with pytest.raises(UserError, match=r"v of .* has 2 labels: noise needs one per video"):
         sweep.prepare_lists(plan(str(tmp_path), noise=(0.4,)))
 
 
