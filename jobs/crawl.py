@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jobs.launch import Rates, Tally, Where, work_through
+from jobs.launch import Rates, Tally, Where, session, work_through
 from jobs.progress import say, show_outcomes
 from pipeline.answers import utc_now
 from pipeline.crawl import (
@@ -67,26 +67,38 @@ def run(config: Config) -> int:
     """Search, enrich, merge; run again, it asks only for what is missing."""
     require_access(config.flickr)
     store = open_store(config.root)
+    with session(config.where):
+        search = _search(config, store)
+        found = merge(committed_records(search.ledger))
+        say(f"{search.queries:,} queries found {len(found):,} videos")
+        truncated = search.tally.counts["truncated_windows"]
+        if truncated:
+            say(f"{truncated:,} windows hold more than Flickr shows: some videos stay unseen")
+        records, details = enrich(store, found, flickr=config.flickr, where=config.where)
+    _write_records(store, records)
+    return max(search.tally.exit_code, details.exit_code)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    ledger: Ledger
+    queries: int
+    tally: Tally
+
+
+def _search(config: Config, store: Store) -> _Search:
     queries = read_queries(store)
     window = Window(start=config.since, end=_until(store, config.until))
     ledger = Ledger(store, "crawl", {"since": window.start, "until": window.end, "rest_url": config.flickr.rest_url})
-    done = ledger.open()
-    units = [query_unit(query, window) for query in queries]
-    search = work_through(
-        units,
+    tally = work_through(
+        [query_unit(query, window) for query in queries],
         partial(make_searcher, ledger, config.flickr),
-        done=done,
+        done=ledger.open(),
         label="search",
         where=config.where,
         rates=flickr_rates(config.flickr),
     )
-    found = merge(committed_records(ledger))
-    say(f"{len(queries):,} queries found {len(found):,} videos")
-    if search.counts["truncated_windows"]:
-        say(f"{search.counts['truncated_windows']:,} windows hold more than Flickr shows: some videos stay unseen")
-    records, tally = enrich(store, found, flickr=config.flickr, where=config.where)
-    _write_records(store, records)
-    return max(search.exit_code, tally.exit_code)
+    return _Search(ledger, len(queries), tally)
 
 
 def make_searcher(ledger: Ledger, flickr: FlickrSettings, permits: Permits) -> SearchWorker:

@@ -40,12 +40,12 @@ class Config:
 
     folder: Path = Path("demo")
     """Where everything goes; delete it to begin anew."""
-    videos: int = 240
+    videos: int = 400
     """In the sandbox world."""
     seed: int = 0
     """Of the world."""
     seeds: int = 1
-    """How many seeds to train with; each takes about three minutes more."""
+    """How many seeds to train with; each takes about two minutes more."""
     workers: int = 2
     """Ray actors for the crawl and the build; 0 never imports Ray."""
 
@@ -81,7 +81,9 @@ def _gather(config: Config, root: str) -> None:
     """From names to splits."""
     where = Where(workers=config.workers)
     _stage(f"a world of {config.videos} videos that stands in for Flickr")
-    world = World(WorldConfig(seed=config.seed, num_videos=config.videos), cache=config.folder / "world")
+    world = World(
+        WorldConfig(seed=config.seed, num_videos=config.videos, max_seconds=8.0), cache=config.folder / "world"
+    )
     with Bar("render", total=config.videos, noun="videos") as bar:
         world.render_all(processes=os.cpu_count() or 1, progress=lambda done, total: bar.reach(done))
     with serve(world, port=_port(config.folder)) as server:

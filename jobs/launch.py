@@ -86,11 +86,11 @@ def run_units(
         return
     if not units:
         return
-    from cluster.limits import start_permits
-    from cluster.pool import PoolSettings
-    from cluster.pool import run_units as run_on_actors
+    with session(where):  # comes first: it decides what Ray is imported with
+        from cluster.limits import start_permits
+        from cluster.pool import PoolSettings
+        from cluster.pool import run_units as run_on_actors
 
-    with session(where):
         permits = start_permits(rates.named, default=rates.default)
         settings = PoolSettings(workers=where.workers)
         yield from run_on_actors(units, make_worker, permits=permits, settings=settings)

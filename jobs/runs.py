@@ -18,6 +18,8 @@ from pipeline.errors import UserError
 from pipeline.store import FolderStore, Store
 
 _TREE = Path(__file__).parents[1]
+METRICS = "metrics.jsonl"
+WEIGHTS = "weights.safetensors"
 _RECORDED = ("torch", "torchvision", "numpy", "av", "ray")
 
 
@@ -37,21 +39,34 @@ class RunFolder:
         return Path(tempfile.gettempdir()) / f"noisyactions-runs-{os.getuid()}" / key
 
     def prepare(self) -> Path:
-        """Make the local folder; from S3, fetch what an earlier process left there."""
+        """Make the local folder; on S3 it becomes what the root holds, for a leftover may be stale."""
         self.local.mkdir(parents=True, exist_ok=True)
-        if not isinstance(self.store, FolderStore):
-            for key in self.store.list(f"runs/{self.name}/"):
-                path = self.local / key.rpartition("/")[2]
-                if not path.exists():
-                    part = path.with_name(f".{path.name}.{os.getpid()}")
-                    part.write_bytes(self.store.read(key))
-                    part.replace(path)
+        if isinstance(self.store, FolderStore):
+            return self.local
+        there = {key.rpartition("/")[2]: key for key in self.store.list(f"runs/{self.name}/")}
+        for path in self.local.iterdir():
+            if path.name not in there and not path.name.startswith("."):  # a dot: another rank is still writing it
+                path.unlink(missing_ok=True)
+        for name, key in there.items():
+            part = self.local / f".{name}.{os.getpid()}"
+            part.write_bytes(self.store.read(key))
+            part.replace(self.local / name)
         return self.local
 
-    def publish(self, path: Path) -> None:
-        """Copy a whole file to the root, where the local folder is not the root's own."""
+    def publish(self, *names: str) -> None:
+        """Copy whole files to the root, where the local folder is not the root's own."""
         if not isinstance(self.store, FolderStore):
-            self.store.upload(f"runs/{self.name}/{path.name}", path)
+            for name in names:
+                self.store.upload(f"runs/{self.name}/{name}", self.local / name)
+
+    def publish_checkpoint(self, path: Path) -> None:
+        """Copy a new checkpoint with the metrics so far to the root, then remove those that are no longer kept."""
+        if isinstance(self.store, FolderStore):
+            return
+        self.publish(path.name, METRICS)
+        for key in self.store.list(f"runs/{self.name}/checkpoint-"):
+            if not (self.local / key.rpartition("/")[2]).exists():
+                self.store.delete(key)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a small JSON file there, atomically."""
@@ -71,12 +86,12 @@ class RunFolder:
         Raises:
             UserError: the run is not there or not finished.
         """
-        if self.store.size(f"runs/{self.name}/weights.safetensors") is None:
+        if self.store.size(f"runs/{self.name}/{WEIGHTS}") is None:
             runs = sorted({key.split("/")[1] for key in self.store.list("runs/")})
             raise UserError(
                 f"{self.store.url} has no finished run {self.name!r}; its runs are {', '.join(runs) or 'none'}"
             )
-        return self.prepare() / "weights.safetensors"
+        return self.prepare() / WEIGHTS
 
 
 def environment() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 
 from jobs.recipes import Recipe
-from jobs.runs import RunFolder, environment
+from jobs.runs import METRICS, WEIGHTS, RunFolder, environment
 from models.backbones import BACKBONES, Backbone, Classifier, load_backbone
 from models.batch import Batch
 from models.checkpoint import export_weights, load_weights
@@ -83,7 +83,7 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
         hooks = Hooks(
             on_epoch_end=_tests_on_the_way(objective, tester, run.recipe, best),
             on_progress=progress,
-            on_checkpoint=folder.publish,
+            on_checkpoint=folder.publish_checkpoint,
         )
         try:
             outcome = train(
@@ -101,10 +101,9 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
     if tester is not None:
         result |= tester.test(objective.module).metrics | best.metrics
     if runtime.rank == 0:
-        weights = folder.local / "weights.safetensors"
-        export_weights(weights, objective.module.state_dict(), metadata={"backbone": run.recipe.backbone})
-        for path in (weights, folder.local / "metrics.jsonl"):
-            folder.publish(path)
+        state = objective.module.state_dict()
+        export_weights(folder.local / WEIGHTS, state, metadata={"backbone": run.recipe.backbone})
+        folder.publish(WEIGHTS, METRICS)
         folder.write_json("result.json", result)
     return result
 
@@ -116,7 +115,7 @@ def single_process(recipe: Recipe) -> Callable[[Path], Runtime]:
         compute = build_compute(
             recipe.device, precision=recipe.precision, channels_last=recipe.channels_last, compiled=recipe.compile
         )
-        return SingleProcess(compute=compute, log=MetricsLog(folder / "metrics.jsonl"))
+        return SingleProcess(compute=compute, log=MetricsLog(folder / METRICS))
 
     return make
 
