@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import UserError
 from pipeline.limits import Permits
@@ -87,7 +87,7 @@ class _Crew:
         actor = self.starting.pop(ready)
         try:
             ray.get(ready)
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             ray.kill(actor)
             failure = error.cause if isinstance(error, RayTaskError) else error
             self.failed_starts += 1
@@ -148,7 +148,7 @@ def _settle(crew: _Crew, result: Any, queue: deque[Unit], attempts: dict[str, in
     except RayTaskError as error:  # the worker raised; its actor lives
         crew.idle.append(running.actor)
         failure: BaseException = error.cause
-    except (RayActorError, ray.exceptions.GetTimeoutError) as error:  # it died, or is overdue and shall
+    except RayError as error:  # it died, or is overdue and shall
         ray.kill(running.actor)
         failure = error
     else:

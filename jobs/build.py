@@ -18,7 +18,7 @@ import tyro
 from jobs.crawl import default_flickr, enrich, flickr_rates
 from jobs.launch import Where, session, work_through
 from jobs.progress import say, show_outcomes
-from pipeline.build import JOB, BuildSettings, BuildWorker, build_units, ledger_settings
+from pipeline.build import JOB, OUTAGES, BuildSettings, BuildWorker, build_units, ledger_settings
 from pipeline.crawl import read_records
 from pipeline.downstream import Downstream, read_hmdb51, read_ucf101, write_downstream
 from pipeline.errors import UserError
@@ -64,6 +64,8 @@ def run(config: Config) -> int:
     store = open_store(config.root, create=_sources(config) != [])
     with session(config.where):
         records = _records(config, store)
+        if not records:
+            raise UserError(f"{store.url} has no records to build: the crawl found no videos; look at its vocabulary")
         settings = _polite(config)
         ledger = Ledger(store, JOB, ledger_settings(records, settings))
         units = build_units(records, videos_per_shard=settings.videos_per_shard)
@@ -126,12 +128,20 @@ def _polite(config: Config) -> BuildSettings:
 
 def _tell(store: Store, num_records: int) -> int:
     rows = read_rows(store, columns=("video_id", "outcome", "detail", "mp4_size", "source_duration_seconds"))
+    if rows.num_rows != num_records:
+        raise UserError(
+            f"{store.url} holds {rows.num_rows:,} of {num_records:,} records, though every unit says it is done: "
+            "the root must be a disk that all workers share, or s3://bucket/prefix"
+        )
     outcomes = rows["outcome"].value_counts().to_pylist()
     counts = {item["values"]: item["counts"] for item in outcomes}
     show_outcomes(f"{num_records:,} records by outcome", counts)
     size = sum(n or 0 for n in rows["mp4_size"].to_pylist())
     hours = sum(s or 0.0 for s in rows["source_duration_seconds"].to_pylist()) / 3600
     say(f"{counts.get('ok', 0):,} videos, {hours:.2f} hours, {size / 1e6:,.1f} MB in {store.url}/shards")
+    outages = sum(counts.get(reason, 0) for reason in OUTAGES)
+    if outages:
+        say(f"{outages:,} records failed for the network's sake; they stay rows with that outcome")
     if not counts.get("ok"):
         first = rows.slice(0, 1).to_pylist()[0]
         raise UserError(

@@ -8,6 +8,7 @@ done again, so a second demo takes seconds.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import time
@@ -58,6 +59,7 @@ def run(config: Config) -> int:
     """Tell the story, stage by stage."""
     began = time.monotonic()
     config.folder.mkdir(parents=True, exist_ok=True)
+    _claim(config)
     root, ucf101 = str(config.folder / "root"), str(config.folder / "ucf101")
     with _sandbox_key(), session(Where(workers=config.workers)):  # workers get the environment that Ray starts with
         _gather(config, root)
@@ -71,6 +73,21 @@ def run(config: Config) -> int:
     _write_report(config, root, ucf101)
     say(f"\nthe whole story took {duration(time.monotonic() - began)}; open {config.folder / 'report.html'}")
     return 0
+
+
+def _claim(config: Config) -> None:
+    """One folder is one world."""
+    store = open_store(str(config.folder))
+    mine = {"seed": config.seed, "videos": config.videos}
+    if not store.create("demo.json", json.dumps(mine).encode()):
+        kept = json.loads(store.read("demo.json"))
+        if kept != mine:
+            raise UserError(f"{config.folder} holds a demo of {kept}, not {mine}: name another --folder, or delete it")
+
+
+def _well(code: int) -> None:
+    if code:
+        raise UserError(f"a stage of the demo ended with exit code {code}: run the demo again to go on")
 
 
 def _stage(title: str) -> None:
@@ -91,14 +108,14 @@ def _gather(config: Config, root: str) -> None:
             rest_url=server.rest_url, contact="demo@example.org", calls_per_hour=1e6, media_per_second=1000.0
         )
         _stage("vocabulary: names of actions -> queries")
-        vocabulary.run(vocabulary.Config(root=root, names=ACTIONS))
+        _well(vocabulary.run(vocabulary.Config(root=root, names=ACTIONS)))
         _stage("plan: what the crawl will cost")
-        plan.run(plan.Config(root=root, flickr=flickr, labels_per_video=2.0))
+        _well(plan.run(plan.Config(root=root, flickr=flickr, labels_per_video=2.0)))
         _stage("crawl: queries -> records")
-        crawl.run(crawl.Config(root=root, flickr=flickr, where=where))
+        _well(crawl.run(crawl.Config(root=root, flickr=flickr, where=where)))
         _stage("build: records -> shards")
         settings = BuildSettings(videos_per_shard=max(20, config.videos // 8))
-        build.run(build.Config(root=root, flickr=flickr, where=where, settings=settings))
+        _well(build.run(build.Config(root=root, flickr=flickr, where=where, settings=settings)))
     _stage("annotate: countries")
     annotate.run(annotate.Config(root=root))
     _stage("split: by richness of metadata, nested")
@@ -113,7 +130,14 @@ def _port(folder: Path) -> int:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             kept.write_text(str(probe.getsockname()[1]))
-    return int(kept.read_text())
+    port = int(kept.read_text())
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return port
+    except OSError as error:
+        raise UserError(
+            f"port {port} of this demo is taken: end what listens there, or name another --folder"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -135,7 +159,7 @@ def _downstream(config: Config, ucf101: str) -> None:
     total = len(downstream.actions) * (downstream.train_per_class + downstream.test_per_class)
     with Bar("render", total=total, noun="videos") as bar:
         write_ucf101(source, downstream, processes=os.cpu_count() or 1, progress=lambda done, _: bar.reach(done))
-    build.run(build.Config(root=ucf101, ucf101=source))
+    _well(build.run(build.Config(root=ucf101, ucf101=source)))
 
 
 def _train(root: str, ucf101: str, seed: int) -> None:

@@ -27,10 +27,14 @@ class Where:
     """Ray actors; 0 works in this process and never imports Ray."""
     ray_address: str | None = None
     """A cluster's head (`auto`, `host:6379`, `ray://host:10001`); without one, Ray starts on this machine."""
+    unit_hours: float = 4.0
+    """A unit that takes longer has its actor killed; times the workers, for they share each host's request budget."""
 
     def __post_init__(self) -> None:
-        if self.workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {self.workers}")
+        if self.workers < 0 or self.unit_hours <= 0:
+            raise ValueError(
+                f"workers must be 0 or more and unit_hours positive, got {self.workers}, {self.unit_hours}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +96,7 @@ def run_units(
         from cluster.pool import run_units as run_on_actors
 
         permits = start_permits(rates.named, default=rates.default)
-        settings = PoolSettings(workers=where.workers)
+        settings = PoolSettings(workers=where.workers, unit_seconds=3600 * where.unit_hours * where.workers)
         yield from run_on_actors(units, make_worker, permits=permits, settings=settings)
 
 

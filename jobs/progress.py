@@ -11,6 +11,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_LINE_SECONDS = 5.0
 
@@ -32,7 +33,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[objec
         numeric = bool(rows) and all(isinstance(row[number], int | float) for row in rows)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else str(cell)) for cell in row))
     console().print(table)
 
 
@@ -63,8 +64,15 @@ class Bar:
 
     def __enter__(self) -> Self:
         if sys.stdout.isatty():
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            self._live = Progress(*columns, TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), transient=True)
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+            )
+            self._live = Progress(
+                *columns, TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(), transient=True
+            )
             self._task = self._live.add_task(self._label, total=self._total, completed=self._done, rate="")
             self._live.start()
         elif self._before:

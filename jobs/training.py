@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,20 +70,19 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
     folder = RunFolder(store, run.name)
     runtime = make_runtime(folder.prepare())
     classes, index = _training_index(store, run)
-    if runtime.rank == 0:
-        folder.write_json("config.json", dataclasses.asdict(run))
-        folder.write_json("environment.json", environment() | _compute(runtime))
+    fresh = not any(folder.local.glob("checkpoint-*.pt"))
+    if fresh:
+        _write_origin(folder, run, runtime)
     torch.manual_seed(run.recipe.seed)
     backbone = BACKBONES[run.recipe.backbone]()
     _initialise(backbone, run)
     objective = _objective(run.recipe, backbone, index, runtime)
     tester = Tester(store, run.recipe, runtime) if run.stage == "finetune" else None
-    best = _Best()
     how = _augmentation(run.recipe)
     with _loader(store, index, run.recipe, runtime) as loader:
         config = TrainConfig(epochs=run.recipe.epochs, steps_per_epoch=loader.steps_per_epoch, sgd=run.recipe.sgd)
         hooks = Hooks(
-            on_epoch_end=_tests_on_the_way(objective, tester, run.recipe, best),
+            on_epoch_end=_tests_on_the_way(objective, tester, run.recipe),
             on_progress=progress,
             on_checkpoint=folder.publish_checkpoint,
         )
@@ -93,19 +94,36 @@ def train_run(run: Run, *, make_runtime: Callable[[Path], Runtime], progress: Pr
                 runtime=runtime,
                 folder=folder.local,
                 hooks=hooks,
-                settings={"recipe": _lasting(run.recipe), "split": run.split, "videos": len(index), "init": run.init},
+                settings={"recipe": _lasting(run.recipe), "split": run.split, "videos": len(index), "init": _init(run)},
             )
         except ValueError as error:
             raise UserError(f"run {run.name}: {error}") from error
+    if not fresh:  # only now has the loop accepted that it is the same run
+        _write_origin(folder, run, runtime)
     result = _result(run, index, len(classes)) | {"steps": outcome.steps}
     if tester is not None:
-        result |= tester.test(objective.module).metrics | best.metrics
+        result |= tester.test(objective.module).metrics
     if runtime.rank == 0:
+        result |= _best_on_test(folder.local / METRICS)
         state = objective.module.state_dict()
         export_weights(folder.local / WEIGHTS, state, metadata={"backbone": run.recipe.backbone})
         folder.publish(WEIGHTS, METRICS)
         folder.write_json("result.json", result)
     return result
+
+
+def _write_origin(folder: RunFolder, run: Run, runtime: Runtime) -> None:
+    if runtime.rank == 0:
+        folder.write_json("config.json", dataclasses.asdict(run))
+        folder.write_json("environment.json", environment() | _compute(runtime))
+
+
+def _init(run: Run) -> str | None:
+    """The weights it begins with, by content: two roots may have runs of one name."""
+    if run.init is None:
+        return None
+    weights = RunFolder(open_store(run.init_root or run.root), run.init).weights()
+    return f"{run.init} {hashlib.sha256(weights.read_bytes()).hexdigest()[:16]}"
 
 
 def single_process(recipe: Recipe) -> Callable[[Path], Runtime]:
@@ -149,18 +167,15 @@ class Tester:
             )
 
 
-@dataclass(slots=True)
-class _Best:
+def _best_on_test(log: Path) -> dict[str, float]:
     """The best of the tests on the way: the paper's protocol, and named as such."""
-
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def see(self, video_top1: float) -> None:
-        self.metrics["best_on_test"] = max(video_top1, self.metrics.get("best_on_test", 0.0))
+    rows = map(json.loads, log.read_text().splitlines()) if log.exists() else ()
+    seen = [row["video_top1"] for row in rows if "video_top1" in row]
+    return {"best_on_test": max(seen)} if seen else {}
 
 
 def _tests_on_the_way(
-    objective: Objective, tester: Tester | None, recipe: Recipe, best: _Best
+    objective: Objective, tester: Tester | None, recipe: Recipe
 ) -> Callable[[int, int], Mapping[str, Any] | None] | None:
     every = recipe.evaluate_every_epochs
     if tester is None or every is None:
@@ -169,9 +184,7 @@ def _tests_on_the_way(
     def test(epoch: int, step: int) -> Mapping[str, Any] | None:
         if (epoch + 1) % every:
             return None
-        found = tester.test(objective.module).metrics
-        best.see(found["video_top1"])
-        return found
+        return tester.test(objective.module).metrics
 
     return test
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from pipeline.errors import Dropped, Transient
+from pipeline.errors import Dropped, Transient, UserError
 from pipeline.fetch import FetchSettings, fetch
 from pipeline.jail import Jail, Limits
 from pipeline.limits import Permits
@@ -25,6 +25,9 @@ from pipeline.transfer import Session
 from pipeline.units import Finished, Ledger, Unit
 
 JOB = "build"
+OUTAGES = frozenset({"connection", "timeout", "http_5xx"})
+"""Outcomes that tell of the network, not of the video."""
+
 _FETCHES_AHEAD = 4
 """Downloads that may wait to be transcoded, for each that runs at once: a shard's sources need not fit on the disk."""
 
@@ -60,10 +63,13 @@ def build_units(records: Sequence[VideoRecord], *, videos_per_shard: int) -> lis
     """Shard `000123` is records 123 n to 124 n - 1 in the order of their ids.
 
     Raises:
-        UserError: an id cannot name a file in a shard.
+        UserError: an id cannot name a file in a shard, or occurs twice.
     """
     for record in records:
         check_video_id(record.video_id)
+    repeated = [i for i, n in Counter(record.video_id for record in records).items() if n > 1]
+    if repeated:
+        raise UserError(f"video id {repeated[0]!r} stands for several records: give each an id of its own")
     starts = range(0, len(records), videos_per_shard)
     return [Unit(f"{i:06d}", to_parquet(records[at : at + videos_per_shard])) for i, at in enumerate(starts)]
 
@@ -95,6 +101,9 @@ class BuildWorker:
         with TemporaryDirectory(prefix="noisyactions-") as name:
             folder = Path(name)
             samples = list(self._samples(list(from_parquet(unit.payload)), folder))
+            if all(sample.outcome in OUTAGES for sample in samples):  # none of these videos did anything wrong
+                first = samples[0]
+                raise Transient(f"none of {len(samples)} videos could be fetched: {first.detail}", first.outcome)
             files = write_shard(samples, folder=folder, name=unit.name)
             publish_shard(self._ledger, unit=unit, files=files)
         return Finished(unit.name, files.counts, seconds=time.monotonic() - start)
@@ -109,21 +118,32 @@ class BuildWorker:
             session.mount("http://", adapter)
             session.mount("https://", adapter)
             session.trust_env = False  # no .netrc: a media host gets no password of ours
-            for record, download in _ahead(
-                records,
-                lambda record: pool.submit(self._fetch, record, folder, session),
-                count=_FETCHES_AHEAD * self._settings.fetches_per_worker,
-            ):
-                try:
-                    yield self._transcode(record, folder, source_sha256=download.result())
-                except Dropped as drop:
-                    yield Sample(record=record, outcome=drop.reason, detail=drop.detail)
-                except Transient as error:
-                    yield Sample(record=record, outcome=error.reason, detail=error.detail)
+            try:
+                for record, download in _ahead(
+                    records,
+                    lambda record: pool.submit(self._fetch, record, folder, session),
+                    count=_FETCHES_AHEAD * self._settings.fetches_per_worker,
+                ):
+                    yield self._sample(record, download, folder)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # whoever stops the job need not wait for the queue
+                raise
+
+    def _sample(self, record: VideoRecord, download: Future[str], folder: Path) -> Sample:
+        try:
+            return self._transcode(record, folder, source_sha256=download.result())
+        except Dropped as drop:
+            return Sample(record=record, outcome=drop.reason, detail=drop.detail)
+        except Transient as error:
+            return Sample(record=record, outcome=error.reason, detail=error.detail)
 
     def _fetch(self, record: VideoRecord, folder: Path, session: Session) -> str:
         target = folder / f"{record.video_id}.source"
-        return fetch(record, target, session=session, permits=self._permits, settings=self._settings.fetch)
+        try:
+            return fetch(record, target, session=session, permits=self._permits, settings=self._settings.fetch)
+        except BaseException:
+            target.unlink(missing_ok=True)  # half a download would lie there until the shard is done
+            raise
 
     def _transcode(self, record: VideoRecord, folder: Path, *, source_sha256: str) -> Sample:
         source, target = folder / f"{record.video_id}.source", folder / f"{record.video_id}.mp4"

@@ -15,14 +15,11 @@ import requests
 
 from pipeline.errors import Dropped, Transient
 from pipeline.limits import Permits, backoff_seconds, wait
-from pipeline.records import Rendition, VideoRecord
+from pipeline.records import LOCAL_SOURCES, Rendition, VideoRecord
 from pipeline.transfer import Deadlines, Session, check_status, receive, send
 
 _LABELS = ("288p", "360p", "700", "site", "site mp4", "720p", "hd", "hd mp4", "appletv", "iphone_wifi", "mobile mp4")
 """Flickr's labels for which it gives no size, smallest that is good enough first."""
-
-LOCAL_SOURCES = frozenset({"folder", "ucf101", "hmdb51"})
-"""Sources whose `file://` addresses we made ourselves."""
 
 _MAX_REDIRECTS = 5
 
@@ -92,7 +89,7 @@ def _copy(source: Path, target: Path, settings: FetchSettings) -> str:
     try:
         opened = source.open("rb")
     except OSError as error:
-        raise Dropped("gone", f"{source}: {error.strerror}") from error
+        raise Dropped("gone", error.strerror or "it cannot be read") from error
     with opened, target.open("wb") as file:  # a full disk is no fate of a video: it is raised
         size = os.fstat(opened.fileno()).st_size
         if size > settings.max_bytes:

@@ -6,6 +6,7 @@ allocation bomb costs that one video and a restart.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +14,6 @@ import resource
 import selectors
 import subprocess
 import sys
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from typing import Any, Self
 from pipeline.errors import Dropped
 from pipeline.transcode import Profile, transcode
 
+_START_SECONDS = 120.0
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -51,13 +52,14 @@ class Jail:
 
     def close(self) -> None:
         """End the child."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.wait()
-            for pipe in (self._child.stdin, self._child.stdout):
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
                 if pipe is not None:
-                    pipe.close()
-            self._child = None
+                    with contextlib.suppress(BrokenPipeError):  # closing flushes what a dead child never read
+                        pipe.close()
 
     def transcode(self, source: Path, target: Path, profile: Profile) -> dict[str, Any]:
         """Run pipeline.transcode.transcode in the child.
@@ -65,14 +67,17 @@ class Jail:
         Raises:
             Dropped: what the child raised, `decoder_crashed` if it died, `decoder_timeout` if it took too long.
             OSError: the disk is full.
+            RuntimeError: the child cannot start.
         """
+        if self._child is not None and self._child.poll() is not None:
+            self.close()  # it died while it was idle: no fault of this video's
         child = self._child or self._start()
         assert child.stdin is not None
         request = {"source": str(source), "target": str(target), "profile": asdict(profile)}
         try:
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
-            answer = self._answer(child)
+            answer = self._answer(child, seconds=self._limits.wall_seconds)
         except BrokenPipeError:
             answer = None
         if answer is None:
@@ -85,15 +90,14 @@ class Jail:
             raise Dropped(answer["dropped"], answer["detail"])
         return answer
 
-    def _answer(self, child: subprocess.Popen[bytes]) -> dict[str, Any] | None:
+    def _answer(self, child: subprocess.Popen[bytes], *, seconds: float) -> dict[str, Any] | None:
         """One line from the child, or None if it died."""
         assert child.stdout is not None
-        deadline = time.monotonic() + self._limits.wall_seconds
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
-            if not selector.select(timeout=max(0.0, deadline - time.monotonic())):
+            if not selector.select(timeout=seconds):
                 self.close()
-                raise Dropped("decoder_timeout", f"more than {self._limits.wall_seconds:.0f} s")
+                raise Dropped("decoder_timeout", f"more than {seconds:.0f} s")
         line = child.stdout.readline()
         answer: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
         return answer
@@ -105,20 +109,29 @@ class Jail:
         self._child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )
+        if self._answer(self._child, seconds=_START_SECONDS) is None:
+            self.close()
+            raise RuntimeError(f"the transcoding child cannot start: try {' '.join(command)!r}")
         return self._child
 
 
+def _limit(kind: int, wanted: int) -> None:
+    """Lower a limit, at most to what this process is allowed already (a scheduler may have set it)."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
 def _limit_process(limits: Limits) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.output_bytes, limits.output_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit(resource.RLIMIT_AS, limits.memory_bytes)
+    _limit(resource.RLIMIT_FSIZE, limits.output_bytes)
+    _limit(resource.RLIMIT_CORE, 0)
 
 
 def _limit_cpu(limits: Limits) -> None:
     """CPU time counts from the child's start, so the limit moves on with each video."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime) + limits.cpu_seconds
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, seconds)
 
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
@@ -139,10 +152,15 @@ def _main() -> None:
     _limit_process(limits)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whatever a library prints must not be an answer
+
+    def tell(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+        answers.flush()
+
+    tell({"ready": True})
     for line in sys.stdin.buffer:
         _limit_cpu(limits)
-        answers.write(json.dumps(_serve(json.loads(line))).encode() + b"\n")
-        answers.flush()
+        tell(_serve(json.loads(line)))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ FLICKR_CALLS_PER_HOUR = 3600
 """Flickr's ceiling for one key, whatever the number of its users (Flickr developer guide)."""
 
 _RECOVERY_SECONDS = 60.0
+_LEAST_SHARE = 1 / 16
+"""Of the full rate: even a host that is down is asked now and then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,7 @@ class _Bucket:
         self._per_second = rate.per_second
         self._next = 0.0  # when the bucket would be empty of debt, on the monotonic clock
         self._changed = 0.0
+        self._storm_ends = 0.0
 
     def reserve(self, now: float) -> float:
         quiet_minutes = (now - self._changed) // _RECOVERY_SECONDS
@@ -61,9 +64,11 @@ class _Bucket:
         return max(0.0, start - now)
 
     def throttled(self, now: float, seconds: float) -> None:
-        if now >= self._next or now - self._changed > 1.0:  # one storm of 429s is one throttling
-            self._per_second, self._changed = self._per_second / 2, now
-        self._next = max(self._next, now + seconds)
+        ends = max(self._next, now + seconds)
+        if now >= self._storm_ends:  # what was granted before may still fail: one storm of 429s is one throttling
+            self._per_second = max(self._per_second / 2, self._full.per_second * _LEAST_SHARE)
+            self._changed, self._storm_ends = now, ends
+        self._next = ends
 
 
 class LocalPermits:

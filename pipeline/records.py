@@ -101,6 +101,9 @@ SCHEMA = pa.schema([
 _MAX_ID_LENGTH = 80
 """With its hash an id still fits into a tar member's name."""
 
+LOCAL_SOURCES = frozenset({"folder", "ucf101", "hmdb51"})
+"""Sources whose renditions are `file://` addresses that we made ourselves."""
+
 _NESTED = {"renditions": Rendition, "comments": Comment, "found": Found}
 
 

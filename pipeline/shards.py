@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import REASONS, Transient, UserError
-from pipeline.records import SCHEMA, VideoRecord, from_row, to_row
+from pipeline.records import LOCAL_SOURCES, SCHEMA, VideoRecord, from_row, to_row
 from pipeline.store import Store
 from pipeline.units import Commit, Ledger, Output, Unit
 
@@ -136,6 +136,8 @@ def _write_members(tar: tarfile.TarFile, samples: Sequence[Sample]) -> list[dict
     rows, end = [], 0
     for sample in samples:
         row = to_row(sample.record) | {"outcome": sample.outcome, "detail": sample.detail}
+        if sample.record.source in LOCAL_SOURCES:  # a path of this machine would make the bytes this machine's
+            row["renditions"] = []
         if sample.path is not None and sample.probe is not None:
             row |= asdict(sample.probe)
             info = describe(sample.record, sample.probe)

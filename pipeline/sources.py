@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +43,8 @@ def folder_records(folder: Path, *, keep_bad_files: bool = False) -> list[VideoR
         raise UserError(
             f"{texts[0]} is text, not a video{more}: remove it, or pass --keep-bad-files to record it as such"
         )
-    records = [_file_record(folder, path) for path in files]
+    plain = Counter(_id_of(path.relative_to(folder).with_suffix("")) for path in files)
+    records = [_file_record(folder, path, plain=plain) for path in files]
     return sorted(records, key=lambda record: record.video_id)
 
 
@@ -58,10 +60,15 @@ def _is_text(path: Path) -> bool:
     return True
 
 
-def _file_record(folder: Path, path: Path) -> VideoRecord:
+def _id_of(relative: Path) -> str:
+    return safe_id(relative.as_posix().replace("/", "__"))
+
+
+def _file_record(folder: Path, path: Path, *, plain: Mapping[str, int]) -> VideoRecord:
     relative = path.relative_to(folder)
+    short = _id_of(relative.with_suffix(""))
     return VideoRecord(
-        video_id=safe_id(relative.with_suffix("").as_posix().replace("/", "__")),
+        video_id=short if plain[short] == 1 else safe_id(relative.as_posix()),  # a dot in it brings a hash
         source="folder",
         renditions=(Rendition(label="file", url=f"file://{quote(str(path.absolute()))}"),),
         title=path.stem,

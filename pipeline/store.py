@@ -92,6 +92,7 @@ class FolderStore:
         target = self.path(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_PART_SUFFIX)
+        os.fchmod(handle, 0o644)  # mkstemp's 0600 would hide a shared root from others
         os.close(handle)
         return Path(name)
 
