@@ -1,7 +1,7 @@
 """The whole story on a small sandbox world: names of actions -> crawl -> shards -> pretraining -> accuracy table.
 
 Reads nothing; writes a folder (default demo/) with a world of generated videos, a root per data set, and report.html.
-Costs about five minutes on two CPU cores. Each stage is one of the other verbs, run as you would; what is done is not
+Costs about four minutes on two CPU cores. Each stage is one of the other verbs, run as you would; what is done is not
 done again, so a second demo takes seconds.
 """
 

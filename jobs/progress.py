@@ -14,11 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 _PLAIN_LINE_SECONDS = 5.0
+_PLAIN_WIDTH = 120
 
 
 def console() -> Console:
-    """Where people read: standard output, plain where it is no terminal."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Where people read: standard output, plain and wide where it is no terminal."""
+    if sys.stdout.isatty():
+        return Console(highlight=False)
+    return Console(highlight=False, soft_wrap=True, width=_PLAIN_WIDTH)
 
 
 def say(text: str) -> None:

@@ -41,6 +41,18 @@ def test_a_storm_of_429s_is_one_throttling() -> None:
     assert bucket.reserve(52.0) == pytest.approx(0.25)
 
 
+def test_a_host_that_is_down_for_an_hour_is_still_asked_now_and_then() -> None:
+    bucket = _Bucket(Rate(per_second=1.0))
+    flights = [0.0] * 32  # when each download in flight will be answered, with a 503
+    waits = []
+    while min(flights) < 3600:
+        now = min(flights)
+        bucket.throttled(now, 30.0)
+        waits.append(bucket.reserve(now))
+        flights[flights.index(now)] = now + waits[-1] + 0.1
+    assert max(waits) < 32 * 16 + 60
+
+
 def test_names_have_budgets_of_their_own() -> None:
     permits = LocalPermits({"flickr": Rate(per_second=0.001)}, default=Rate(per_second=1000.0))
     assert permits.reserve("flickr") == 0

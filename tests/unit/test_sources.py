@@ -27,6 +27,15 @@ def test_names_that_clash_when_cleaned_stay_apart(tmp_path: Path) -> None:
     assert len({r.video_id for r in folder_records(tmp_path)}) == 3
 
 
+def test_files_that_differ_in_suffix_only_are_two_videos(tmp_path: Path) -> None:
+    for name in ("clip.mp4", "clip.mov", "other.mp4", "a/b.mp4", "a__b.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\0\0\x20ftypisom\xff\xfe")
+    ids = [record.video_id for record in folder_records(tmp_path)]
+    assert len(set(ids)) == 5
+    assert "other" in ids
+
+
 def test_wrong_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         folder_records(tmp_path / "none")

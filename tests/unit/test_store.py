@@ -66,6 +66,13 @@ def test_no_key_leaves_its_root(store: Store, key: str) -> None:
         store.write(key, b"")
 
 
+def test_others_may_read_what_a_shared_folder_holds(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    store.write("a", b"")
+    store.create("b", b"")
+    assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o644"}
+
+
 def test_a_half_written_file_is_never_listed(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     (tmp_path / ".x.abc.part").write_bytes(b"half")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import av
@@ -101,10 +102,10 @@ def test_a_truncated_video_keeps_what_was_decoded(tmp_path: Path, write_video: C
 def test_a_child_that_dies_or_hangs_costs_one_video(tmp_path: Path, write_video: Callable[..., Path]) -> None:
     source, target = write_video(tmp_path / "in.mp4"), tmp_path / "out.mp4"
     with Jail(Limits(wall_seconds=30.0)) as jail:
-        assert jail.transcode(source, target, Profile())["num_frames"] == 30
-        assert jail._child is not None
-        os.kill(jail._child.pid, signal.SIGSEGV)
-        with pytest.raises(Dropped, match="decoder_crashed"):
+        child = jail._start()
+        os.kill(child.pid, signal.SIGSTOP)  # so that it dies with the video in its hands
+        Timer(0.3, os.kill, (child.pid, signal.SIGKILL)).start()
+        with pytest.raises(Dropped, match="decoder_crashed: the child ended with status -9"):
             jail.transcode(source, target, Profile())
         assert jail.transcode(source, target, Profile())["num_frames"] == 30
     with Jail(Limits(wall_seconds=0.5)) as jail:
@@ -113,6 +114,15 @@ def test_a_child_that_dies_or_hangs_costs_one_video(tmp_path: Path, write_video:
         with pytest.raises(Dropped, match="decoder_timeout"):
             jail.transcode(source, target, Profile())
         assert child.poll() is not None
+
+
+def test_a_child_that_died_idle_is_no_fault_of_the_next_video(tmp_path: Path, write_video: Callable[..., Path]) -> None:
+    source = write_video(tmp_path / "in.mp4")
+    with Jail() as jail:
+        child = jail._start()
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        assert jail.transcode(source, tmp_path / "out.mp4", Profile())["num_frames"] == 30
 
 
 def test_the_child_sees_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
