@@ -110,7 +110,7 @@ def _gather(config: Config, root: str) -> None:
         _stage("vocabulary: names of actions -> queries")
         _well(vocabulary.run(vocabulary.Config(root=root, names=ACTIONS)))
         _stage("plan: what the crawl will cost")
-        _well(plan.run(plan.Config(root=root, flickr=flickr, labels_per_video=2.0)))
+        _well(plan.run(plan.Config(root=root, flickr=flickr, labels_per_video=1.3)))
         _stage("crawl: queries -> records")
         _well(crawl.run(crawl.Config(root=root, flickr=flickr, where=where)))
         _stage("build: records -> shards")
