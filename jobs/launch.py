@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import Bar, say, show_table
-from pipeline.errors import UserError
 from pipeline.limits import LocalPermits, Rate
 from pipeline.units import Finished, MakeWorker, SetAside, Unit, work_here
 
@@ -202,13 +201,3 @@ def run_trials(
         from cluster.sweep import run_trials as run_with_tune
 
         return run_with_tune(function, trials, concurrent=where.workers, resources=resources, told=told)
-
-
-def require_workers(where: Where, *, verb: str) -> None:
-    """Verbs that only make sense on Ray say so.
-
-    Raises:
-        UserError: no workers were asked for.
-    """
-    if where.workers == 0:
-        raise UserError(f"{verb} runs on Ray: give --where.workers 1 or more")

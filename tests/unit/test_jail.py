@@ -59,7 +59,7 @@ def test_a_full_disk_is_no_fate_of_a_video(tmp_path: Path, write_video: WriteVid
 
 
 def test_memory_and_processor_time_are_limited(tmp_path: Path, write_video: WriteVideo) -> None:
-    source = write_video(tmp_path / "in.mp4", frames=200, width=1280, height=720)
+    source = write_video(tmp_path / "in.mp4", frames=600, width=1280, height=720)
     with Jail(Limits(cpu_seconds=1)) as jail:
         child = jail._start()
         limits = Path(f"/proc/{child.pid}/limits")
