@@ -7,7 +7,8 @@ Transient    worth another try: a connection reset, a 503, a worker that died
 
 REASONS = frozenset({
     "gone", "private", "no_video_url", "still_processing", "never_playable",  # what the source says of it
-    "filtered_license", "filtered_duration", "taken_down",  # what the user asked to leave out
+    "filtered_license", "filtered_duration", "filtered_safety", "filtered_date", "class_too_small",
+    "taken_down",  # what the user asked to leave out
     "timeout", "too_slow", "http_4xx", "http_5xx", "connection", "truncated", "too_large", "not_a_video",  # fetching
     "no_video_stream", "too_long", "too_many_pixels", "decode_failed", "decoder_crashed", "decoder_timeout",
     "encode_failed",  # transcoding

@@ -72,6 +72,10 @@ class VideoRecord:
     owner: str | None = None
     secret: str | None = None
     views: int | None = None
+    num_comments: int | None = None
+    """As the source counts them; `comments` holds those that were asked for."""
+    safety_level: int | None = None
+    """Flickr's: 0 safe, 1 moderate, 2 restricted."""
     concepts: tuple[str, ...] = ()
     """The query actions that found it: its noisy labels."""
     sentences: tuple[str, ...] = ()
@@ -93,7 +97,8 @@ SCHEMA = pa.schema([
     ("comments", pa.list_(_COMMENT)), ("posted", pa.int64()), ("taken", pa.string()),
     ("latitude", pa.float64()), ("longitude", pa.float64()), ("country", pa.string()),
     ("duration_seconds", pa.float64()), ("license", pa.int32()), ("owner", pa.string()), ("secret", pa.string()),
-    ("views", pa.int64()), ("concepts", pa.list_(pa.string())), ("sentences", pa.list_(pa.string())),
+    ("views", pa.int64()), ("num_comments", pa.int64()), ("safety_level", pa.int32()),
+    ("concepts", pa.list_(pa.string())), ("sentences", pa.list_(pa.string())),
     ("found", pa.list_(_FOUND)), ("split", pa.string()), ("dropped", pa.string()),
 ])  # fmt: skip
 """Parquet columns, one per field of VideoRecord, in the same order."""
