@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline.sandbox.extras import EXTRAS, loose, may_download, original_secret, poster_url, taken_text
 from pipeline.sandbox.people import Person
 from pipeline.sandbox.texts import normalised_tag
 from pipeline.sandbox.videos import SandboxVideo
@@ -12,11 +13,6 @@ from pipeline.sandbox.videos import SandboxVideo
 _MODERN = ("appletv", "700", "360p", "iphone_wifi", "288p")
 _SITE = {"Site MP4": "site", "Mobile MP4": "mobile", "HD MP4": "hd"}
 _SHORT_SIDES = {"288p": 288, "360p": 360, "720p": 720, "Site MP4": 360, "Mobile MP4": 288, "HD MP4": 720}
-
-
-def loose(text: str) -> str | int:
-    """Text that looks like a number, as the number: titles and tags really come so."""
-    return int(text) if text.isascii() and text.isdigit() and str(int(text)) == text else text
 
 
 def labels_of(video: SandboxVideo) -> list[str]:
@@ -39,9 +35,9 @@ def play_word(label: str) -> str:
 def sizes_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
     """flickr.photos.getSizes. Widths and heights are those that Flickr would make, null where it tells none."""
     sizes: list[dict[str, Any]] = []
-    for label, side in (("Square", 75), ("Medium", 375), ("Original", 480)):
+    for label, side, suffix in (("Square", 75, "_s"), ("Medium", 375, ""), ("Original", 480, "_o")):
         width, height = (side, side) if label == "Square" else _scaled(video, side)
-        sizes.append(_size(label, width, str(height), poster_url(video, base_url, label), video, base_url, "photo"))
+        sizes.append(_size(label, width, str(height), poster_url(video, base_url, suffix), video, base_url, "photo"))
     if video.media == "video":
         swf = f"{base_url}/apps/video/stewart.swf?photo_id={video.video_id}&photo_secret={video.secret}"
         sizes.append(_size("Video Player", "640", 360, swf, video, base_url, "video"))
@@ -50,7 +46,7 @@ def sizes_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
         pair = _scaled(video, _SHORT_SIDES[label]) if known else (None, None)
         url = f"{base_url}/photos/{video.owner.path}/{video.video_id}/play/{play_word(label)}/{video.secret}/"
         sizes.append(_size(loose(label), pair[0], str(pair[1]) if known else None, url, video, base_url, "video"))
-    usage = {"canblog": 0, "canprint": 0, "candownload": int(video.license != 0)}
+    usage = {"canblog": 0, "canprint": 0, "candownload": int(may_download(video))}
     return {"sizes": usage | {"size": sizes}}
 
 
@@ -66,56 +62,16 @@ def _size(
     return {"label": label, "width": width, "height": height, "source": source, "url": page, "media": media}
 
 
-def poster_url(video: SandboxVideo, base_url: str, label: str) -> str:
-    """Where the still picture of a video is."""
-    suffix = {"Square": "_s", "Medium": "", "Original": "_o"}[label]
-    return f"{base_url}/{video.server}/{video.video_id}_{video.secret}{suffix}.jpg"
-
-
 def search_row(video: SandboxVideo, extras: frozenset[str], base_url: str) -> dict[str, Any]:
-    """One photo of flickr.photos.search with the extras asked for."""
+    """One photo of flickr.photos.search with the extras asked for; unknown ones are ignored."""
     row: dict[str, Any] = {
         "id": video.video_id, "owner": video.owner.nsid, "secret": video.secret, "server": video.server, "farm": 66,
         "title": loose(video.texts.title), "ispublic": 1, "isfriend": 0, "isfamily": 0,
     }  # fmt: skip
-    width, height = _scaled(video, 375)
-    texts, place = video.texts, video.place
-    more: dict[str, dict[str, Any]] = {
-        "description": {"description": {"_content": texts.description}},
-        "license": {"license": str(video.license)},
-        "date_upload": {"dateupload": str(video.posted)},
-        "last_update": {"lastupdate": str(video.posted + 3600)},
-        "date_taken": {
-            "datetaken": _taken(video), "datetakengranularity": "0",
-            "datetakenunknown": "1" if video.taken is None else 0,
-        },
-        "owner_name": {"ownername": video.owner.username},
-        "tags": {"tags": " ".join(normalised_tag(tag) for tag in texts.tags if "=" not in tag)},
-        "machine_tags": {"machine_tags": " ".join(tag.lower() for tag in texts.tags if "=" in tag)},
-        "views": {"views": str(video.views)},
-        "media": {"media": video.media, "media_status": "processing" if video.trouble == "processing" else "ready"},
-        "path_alias": {"pathalias": video.owner.path_alias},
-        "geo": {"latitude": 0, "longitude": 0, "accuracy": 0, "context": 0} if place is None else {
-            "latitude": str(place.latitude), "longitude": str(place.longitude), "accuracy": str(place.accuracy),
-            "context": 0,
-        },
-        "o_dims": {"o_width": str(video.form.width), "o_height": str(video.form.height)},
-        "count_comments": {"count_comments": str(len(video.comments))},
-        "icon_server": {"iconserver": "2683", "iconfarm": 3},
-        "url_m": {
-            "url_m": poster_url(video, base_url, "Medium"), "width_m": width,
-            "height_m": (height, str(height))[video.number % 2],
-        },
-    }  # fmt: skip
-    for name in more:
+    for name in EXTRAS:
         if name in extras:
-            row |= more[name]
+            row |= EXTRAS[name](video, base_url)
     return row
-
-
-def _taken(video: SandboxVideo) -> str:
-    # What Flickr gives where the camera did not say is the time of the upload.
-    return video.taken or datetime.fromtimestamp(video.posted, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def info_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
@@ -124,7 +80,8 @@ def info_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
     photo: dict[str, Any] = {
         "id": video.video_id, "secret": video.secret, "server": video.server, "farm": 66,
         "dateuploaded": str(video.posted),
-        "isfavorite": 0, "license": str(video.license), "safety_level": "0", "rotation": 0, "views": str(video.views),
+        "isfavorite": 0, "license": str(video.license), "safety_level": str(video.safety_level),
+        "rotation": 0, "views": str(video.views),
         "media": video.media,
         "owner": {
             "nsid": owner.nsid, "username": owner.username, "realname": owner.realname, "location": owner.location,
@@ -133,15 +90,17 @@ def info_answer(video: SandboxVideo, base_url: str) -> dict[str, Any]:
         "title": {"_content": loose(video.texts.title)}, "description": {"_content": video.texts.description},
         "visibility": {"ispublic": 1, "isfriend": 0, "isfamily": 0},
         "dates": {
-            "posted": str(video.posted), "taken": _taken(video), "takengranularity": 0,
+            "posted": str(video.posted), "taken": taken_text(video), "takengranularity": 0,
             "takenunknown": "1" if video.taken is None else 0, "lastupdate": str(video.posted + 3600),
         },
         "editability": {"cancomment": 0, "canaddmeta": 0}, "publiceditability": {"cancomment": 1, "canaddmeta": 0},
-        "usage": {"candownload": int(video.license != 0), "canblog": 0, "canprint": 0, "canshare": 1},
+        "usage": {"candownload": int(may_download(video)), "canblog": 0, "canprint": 0, "canshare": 1},
         "comments": {"_content": len(video.comments)}, "notes": {"note": []}, "people": {"haspeople": 0},
         "tags": {"tag": [_tag(video, tag, place) for place, tag in enumerate(video.texts.tags)]},
         "urls": {"url": [{"type": "photopage", "_content": f"{base_url}/photos/{owner.path}/{video.video_id}/"}]},
     }  # fmt: skip
+    if may_download(video):
+        photo |= {"originalsecret": original_secret(video), "originalformat": "jpg"}
     if video.place is not None:
         photo["location"] = location_answer(video, names=True)
         photo["geoperms"] = {"ispublic": 1, "iscontact": 0, "isfriend": 0, "isfamily": 0}

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pipeline.sandbox.replies import Call, Host
+
+_WINDOWS = (1, 60, 3600)
+"""Seconds over which the snapshot tells the most calls."""
 
 
 class Clock:
@@ -52,16 +58,19 @@ class Counters:
         self._last: dict[str, float] = {}
         self._closest: dict[str, float] = {}
         self.log: deque[Seen] = deque(maxlen=100_000)
-        """The latest calls, oldest first."""
+        """The latest calls, oldest first; the counts know of all of them."""
+        self._times: dict[str, array[float]] = {}
         self.errors: list[BaseException] = []
         """What went wrong in the server itself; stays empty."""
 
     def enter(self, call: Call) -> None:
         """Note a call that begins."""
-        now = time.monotonic()
         with self._lock:
+            now = time.monotonic()
             self.log.append(Seen(host=call.host, method=call.method or call.verb, path=call.path, key=call.key, at=now))
             self._by["hosts"][call.host] += 1
+            for name in {call.host, call.key, call.method} - {""}:
+                self._times.setdefault(name, array("d")).append(now)
             if call.host == "api":
                 self._by["methods"][call.method] += 1
                 self._by["keys"][call.key] += 1
@@ -92,12 +101,22 @@ class Counters:
         """The shortest time between two calls that came in, in seconds; None before the second."""
         return self._closest.get(host)
 
+    def most_within(self, name: str, seconds: float) -> int:
+        """The most calls of that API key, method or host that came in within any `seconds` on end."""
+        with self._lock:
+            times = np.array(self._times.get(name, ()), np.float64)
+        if not len(times):
+            return 0
+        return int((np.searchsorted(times, times + seconds) - np.arange(len(times))).max())
+
     def snapshot(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
+        most = {name: {str(s): self.most_within(name, s) for s in _WINDOWS} for name in sorted(self._times)}
         with self._lock:
             groups = {group: dict(sorted(counter.items())) for group, counter in self._by.items()}
             return groups | {
                 "most_at_once": dict(self._most),
+                "most_within": most,
                 "closest_seconds": dict(self._closest),
                 "errors": len(self.errors),
             }

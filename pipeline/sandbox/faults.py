@@ -16,9 +16,9 @@ from pipeline.sandbox.formats import failure, rendered
 from pipeline.sandbox.replies import Call, Host, Reply
 
 Kind = Literal[
-    "429", "429_seconds", "429_date", "403", "500", "502", "503", "504",
-    "code_0", "code_10", "code_105", "code_201", "key_disabled",
-    "trailing_comma", "truncated_json", "html", "empty", "bad_utf8",
+    "429", "429_seconds", "429_date", "403", "404", "410", "500", "502", "503", "504",
+    "code_0", "code_1", "code_2", "code_10", "code_20", "code_99", "code_105", "code_201", "key_disabled",
+    "trailing_comma", "truncated_json", "html", "empty", "bad_utf8", "bad_gzip",
     "reset", "close", "hang", "drip",
     "short_body", "long_body", "no_length", "wrong_type", "range_ignored", "redirect_loop", "expired",
     "duplicate_page", "page_shift",
@@ -36,6 +36,8 @@ class Fault:
     """Pattern on the API method, such as `flickr.photos.getInfo` or `*.search`."""
     path: str = "*"
     """Pattern on the URL's path, such as `*.mp4`."""
+    key: str = "*"
+    """Pattern on the API key; only calls of the API have one."""
     first: int = 1
     """Which of the matching calls is the first that can fail."""
     every: int = 1
@@ -46,7 +48,8 @@ class Fault:
     seconds: float = 1.0
     """For `hang` and `drip` how long they take, for 429 what Retry-After asks for."""
     rows: int = 5
-    """For `page_shift`: how many rows slipped in."""
+    """For `page_shift`: how many rows slipped in before the page, so that it repeats as many of the page before; or,
+    below 0, how many vanished there, so that as many are on neither page."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -57,7 +60,8 @@ class Fault:
     def matches(self, call: Call) -> bool:
         """Whether it can befall this call."""
         right_host = call.host != "admin" and self.host in (None, call.host)
-        return right_host and fnmatchcase(call.method, self.method) and fnmatchcase(call.path, self.path)
+        texts = ((call.method, self.method), (call.path, self.path), (call.key, self.key))
+        return right_host and all(fnmatchcase(text, pattern) for text, pattern in texts)
 
 
 class FaultPlan:
@@ -90,6 +94,12 @@ class FaultPlan:
 
 
 _BUSY = "Sorry, the Flickr API service is not currently available."
+_MESSAGES = {
+    1: "Photo not found",
+    2: "Permission denied",
+    20: "Excessive photo offset in search",
+    99: "Insufficient permissions. Method requires read privileges; none granted.",
+}
 _TOO_MANY = b"<h1>429 Too Many Requests</h1>\nYou have sent too many requests in a given amount of time.\n"
 _PAGE = (
     b"<!DOCTYPE html><html><head><title>Flickr</title></head><body>Hold your clicks a moment please...</body></html>"
@@ -109,7 +119,7 @@ def _status(reply: Reply, call: Call, fault: Fault) -> Reply:
 def _code(reply: Reply, call: Call, fault: Fault) -> Reply:
     disabled = fault.kind == "key_disabled"
     code = 100 if disabled else int(fault.kind.removeprefix("code_"))
-    message = "Invalid API Key (Key has expired)" if disabled else _BUSY
+    message = "Invalid API Key (Key has expired)" if disabled else _MESSAGES.get(code, _BUSY)
     body, content_type = rendered(failure(code, message), call.params)
     return Reply(body=body, content_type=content_type)
 
@@ -123,6 +133,11 @@ def _trailing_comma(reply: Reply, call: Call, fault: Fault) -> Reply:
 def _bad_utf8(reply: Reply, call: Call, fault: Fault) -> Reply:
     middle = len(reply.body) // 2
     return replace(reply, body=reply.body[:middle] + b"\xff\xfe\xc3\x28" + reply.body[middle:])
+
+
+def _bad_gzip(reply: Reply, call: Call, fault: Fault) -> Reply:
+    middle = len(reply.body) // 2
+    return replace(reply, body=reply.body[:middle] + bytes(byte ^ 0x5A for byte in reply.body[middle:]))
 
 
 def _short_body(reply: Reply, call: Call, fault: Fault) -> Reply:
@@ -158,13 +173,15 @@ CALL_FAULTS: dict[Kind, Callable[[Call, Fault], Call]] = {
 """Faults in how a call is understood."""
 
 REPLY_FAULTS: dict[Kind, Callable[[Reply, Call, Fault], Reply]] = {
-    **dict.fromkeys(("429", "429_seconds", "429_date", "403", "500", "502", "503", "504"), _status),
-    **dict.fromkeys(("code_0", "code_10", "code_105", "code_201", "key_disabled"), _code),
+    **{kind: _status for kind in get_args(Kind) if kind[0].isdigit()},
+    **{kind: _code for kind in get_args(Kind) if kind.startswith("code_")},
+    "key_disabled": _code,
     "trailing_comma": _trailing_comma,
     "truncated_json": lambda reply, call, fault: replace(reply, body=reply.body[: len(reply.body) // 2]),
     "html": _html,
     "empty": lambda reply, call, fault: replace(reply, body=b""),
     "bad_utf8": _bad_utf8,
+    "bad_gzip": _bad_gzip,
     "reset": lambda reply, call, fault: replace(reply, end="reset_first"),
     "close": lambda reply, call, fault: replace(reply, end="close_first"),
     "hang": lambda reply, call, fault: replace(reply, wait_seconds=fault.seconds),
@@ -177,3 +194,6 @@ REPLY_FAULTS: dict[Kind, Callable[[Reply, Call, Fault], Reply]] = {
     "expired": lambda reply, call, fault: Reply(status=403, body=b"<h1>403 Forbidden</h1>", content_type="text/html"),
 }
 """Faults in what goes back."""
+
+WIRE_FAULTS: frozenset[Kind] = frozenset({"short_body", "long_body", "no_length", "bad_gzip"})
+"""Those of them that befall a body after it was compressed; the others befall what is in it."""

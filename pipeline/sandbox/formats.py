@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 Answer = dict[str, Any]
 
-_NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32)])
+_NOT_XML = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(0xD800, 0xE000)])
 
 
 def failure(code: int, message: str) -> Answer:
@@ -21,10 +21,17 @@ def rendered(answer: Answer, params: Mapping[str, str]) -> tuple[bytes, str]:
     """The answer in the format that was asked for, and its content type."""
     if params.get("format", "rest") != "json":
         return _xml(answer), "text/xml; charset=utf-8"
-    text = json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
+    text = _json(answer)
     if params.get("nojsoncallback") in ("1", "true"):
-        return text.encode(), "application/json"
-    return f"{params.get('jsoncallback', 'jsonFlickrApi')}({text})".encode(), "text/javascript; charset=utf-8"
+        return text, "application/json"
+    return f"{params.get('jsoncallback', 'jsonFlickrApi')}(".encode() + text + b")", "text/javascript; charset=utf-8"
+
+
+def _json(answer: Answer) -> bytes:
+    try:
+        return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair goes on the wire escaped only
+        return json.dumps(answer, separators=(",", ":")).encode()
 
 
 def _xml(answer: Answer) -> bytes:

@@ -49,9 +49,9 @@ _AWKWARD: tuple[Place, ...] = (
 )
 
 
-def drawn_place(dice: Dice) -> Place | None:
-    """A geotag for about a third of the videos, one in eight of these an awkward one."""
-    if not dice.chance(0.34):
+def drawn_place(dice: Dice, *, rate: float) -> Place | None:
+    """A geotag for that share of the videos, one in eight of these an awkward one."""
+    if not dice.chance(rate):
         return None
     if dice.chance(0.125):
         return dice.pick(_AWKWARD)

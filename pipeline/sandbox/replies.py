@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Host = Literal["api", "www", "live", "admin"]
@@ -56,10 +57,18 @@ class Reply:
 
 _WORDS = {
     200: "OK", 206: "Partial Content", 302: "Found", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden",
-    404: "Not Found",
+    404: "Not Found", 410: "Gone",
     416: "Range Not Satisfiable", 429: "Too Many Requests", 500: "Internal Server Error", 502: "Bad Gateway",
     503: "Service Unavailable", 504: "Gateway Timeout",
 }  # fmt: skip
+
+
+def packed(reply: Reply, call: Call) -> Reply:
+    """As Flickr's API sends it to all who accept that: compressed."""
+    if call.host != "api" or not reply.body or "gzip" not in call.headers.get("accept-encoding", ""):
+        return reply
+    headers = (*reply.headers, ("Content-Encoding", "gzip"), ("Vary", "Accept-Encoding"))
+    return replace(reply, body=gzip.compress(reply.body, 1, mtime=0), headers=headers)
 
 
 def head_of(reply: Reply) -> bytes:

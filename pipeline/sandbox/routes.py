@@ -45,6 +45,7 @@ class Site:
     """API keys that are valid; None is any."""
     hourly_limit: int | None
     """Calls that a key may make within an hour of the clock."""
+    _nonces: set[str] = field(default_factory=set)
     _calls: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(deque))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -61,6 +62,8 @@ class Site:
     def _rest(self, call: Call) -> Reply:
         if self._over_limit(call.key):
             return Reply(status=429, body=b"<h1>429 Too Many Requests</h1>", content_type="text/html")
+        if self._was_signed_before(call):
+            return Reply(status=401, body=b"oauth_problem=nonce_used", content_type="text/plain")
         try:
             if not call.key or (self.keys is not None and call.key not in self.keys):
                 raise ApiError(100, "Invalid API Key (Key has invalid format)")
@@ -68,7 +71,21 @@ class Site:
         except ApiError as error:
             answer = failure(error.code, error.message)
         body, content_type = rendered(answer, call.params)
-        return Reply(body=body, content_type=content_type, headers=(("X-Robots-Tag", "noindex"),))
+        return Reply(
+            body=body,
+            content_type=content_type,
+            headers=(("X-Robots-Tag", "noindex"), ("Set-Cookie", "ccc=%7B%7D; path=/")),
+        )
+
+    def _was_signed_before(self, call: Call) -> bool:
+        """Whether a request is one that was sent before, signature and all. Signatures themselves are not checked."""
+        nonce = re.search(r'oauth_nonce="([^"]*)"', call.headers.get("authorization", ""))
+        if nonce is None:
+            return False
+        with self._lock:
+            known = len(self._nonces)
+            self._nonces.add(f"{call.key} {nonce[1]}")
+            return len(self._nonces) == known
 
     def _over_limit(self, key: str) -> bool:
         if self.hourly_limit is None:
@@ -133,6 +150,13 @@ class Site:
     def _counters(self, call: Call, found: re.Match[str]) -> Reply:
         return Reply(body=json.dumps(self.counters.snapshot()).encode(), content_type="application/json")
 
+    def _within(self, call: Call, found: re.Match[str]) -> Reply:
+        try:
+            most = self.counters.most_within(call.params.get("name", ""), float(call.params.get("seconds", "")))
+        except ValueError:
+            return Reply(status=400, body=b"seconds is a number", content_type="text/plain")
+        return Reply(body=json.dumps({"most": most}).encode(), content_type="application/json")
+
     def _turn_clock(self, call: Call, found: re.Match[str]) -> Reply:
         try:
             self.clock.advance(float(call.params.get("advance", "0")))
@@ -163,6 +187,7 @@ _ROUTES: dict[re.Pattern[str], Callable[[Site, Call, re.Match[str]], Reply]] = {
     _POSTER: Site._poster,
     re.compile(r"/__admin__/?"): Site._counters,
     re.compile(r"/__admin__/clock"): Site._turn_clock,
+    re.compile(r"/__admin__/within"): Site._within,
 }
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.errors import UserError
 from pipeline.sandbox.dice import Dice
-from pipeline.sandbox.texts import normalised_tag, stem, words_of
+from pipeline.sandbox.postings import Places, Postings, Query
 from pipeline.sandbox.videos import SandboxVideo
 from pipeline.sandbox.world import World
+
+__all__ = ["ApiError", "Index", "Page", "Query", "SearchQuirks"]
 
 MAX_PER_PAGE = 500
 MAX_PAGE = 10_000
@@ -38,40 +41,45 @@ class SearchQuirks:
     """Pages past the cap repeat the last one allowed, or fail with code 20."""
     past_end: Literal["repeat", "empty"] = "repeat"
     """Pages past the last one repeat it, or are empty."""
-    unstable: bool = False
-    """Newest-first results change places between calls."""
+    unstable: Literal["never", "descending", "always"] = "never"
+    """Which results change places from call to call: newest first and by views, or oldest first too."""
+    unstable_seats: int = 30
+    """By fewer than so many seats."""
+    thinned: float = 0.0
+    """Share of the results that are left out of their page, which then is short, though `total` and the other pages
+    count them: always the same ones, so that no search shows them."""
+    thinned_per_call: float = 0.0
+    """Share left out in the same way, but others at every call."""
+    fuzzy_seconds: int = 0
+    """By up to how much each bound of the upload dates is off: one amount for one bound, whoever asks again."""
+    fuzzy_inwards: bool = False
+    """Bounds are off to both sides, so that rows within them are missing, rather than only to the outside."""
+    growing: int = 0
+    """The newest of the world's videos have not arrived at first; so many more are there at each call of search."""
+    arriving: float = 0.1
+    """Which share of the world arrives so, if it is growing."""
     under_reported: float = 0.0
     """Share of the results that `total` leaves out."""
+    under_reporting: Literal["fixed", "per_call"] = "fixed"
+    """It leaves out just that share, or at each call another one up to it."""
     total_type: Literal["int", "str", "mixed"] = "mixed"
     """`total` as JSON; mixed is a number on odd pages."""
+    stale_safety: float = 0.0
+    """Share of the moderate and restricted videos that search shows as if they were safe: always the same ones."""
+    owner_needs_one_license: bool = False
+    """Searches of one member's videos under several licences find nothing."""
     stemming: bool = True
     """`juggle ball` finds `juggling balls`. What Flickr itself does is not documented."""
 
     def __post_init__(self) -> None:
-        if self.cap < 1 or not 0 <= self.under_reported < 1:
-            raise UserError(f"need cap >= 1 and 0 <= under_reported < 1, got {self.cap=} {self.under_reported=}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Query:
-    """What is searched for."""
-
-    text: str = ""
-    tags: tuple[str, ...] = ()
-    all_tags: bool = False
-    media: str = "all"
-    """`all`, `photos` or `videos`."""
-    since: int | None = None
-    """Earliest upload, Unix seconds, included; `until` the latest, included too."""
-    until: int | None = None
-    licenses: frozenset[int] | None = None
-    owner: str | None = None
-    has_geo: bool = False
-    sort: str = "date-posted-desc"
-    page: int = 1
-    per_page: int = 100
-    shift: int = 0
-    """Rows that slipped in at the top since the last call."""
+        for name, kind in get_type_hints(SearchQuirks).items():
+            value = getattr(self, name)
+            if get_args(kind) and value not in get_args(kind):
+                raise UserError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
+            if kind is float and not 0 <= value < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, got {value}")
+        if self.cap < 1 or self.unstable_seats < 1 or self.fuzzy_seconds < 0 or self.growing < 0:
+            raise UserError(f"need cap, unstable_seats >= 1 and fuzzy_seconds, growing >= 0, got {self}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,42 +94,40 @@ class Page:
 
 
 class Index:
-    """Words and tags of a world's videos. Built once; a query costs as much as the words' own postings."""
+    """Answers queries on a world, page by page, as oddly as its quirks say. Safe to use from several threads."""
 
     def __init__(self, world: World, quirks: SearchQuirks) -> None:
         self._quirks = quirks
-        self._videos = sorted(world, key=lambda video: (video.posted, video.number))
-        self._posted = [video.posted for video in self._videos]
-        self._postings: dict[str, set[int]] = defaultdict(set)
-        self._matches: dict[str, list[int]] = {}
-        self._calls = count()
         self._seed = world.config.seed
-        for place, video in enumerate(self._videos):
-            for word in self._words(video):
-                self._postings[word].add(place)
+        self._calls = count()
+        self._postings = found = Postings(world, stemming=quirks.stemming)
+        self._hidden = self._some("thinned", quirks.thinned)
+        self._served = found.is_safe | self._some("stale safety", quirks.stale_safety)
+        arrived = len(found.videos)
+        if quirks.growing:
+            last = found.posted[max(int(arrived * (1 - quirks.arriving)), 1) - 1]
+            arrived = int(np.searchsorted(found.posted, last, "right"))
+        self._arrived = arrived
 
-    def _root(self, word: str) -> str:
-        return stem(word) if self._quirks.stemming else word
+    def _some(self, what: str, share: float) -> npt.NDArray[np.bool_]:
+        """A share of the videos by chance, the same ones in every index of this seed."""
+        return self._postings.mask(lambda video: share > 0 and Dice(what, self._seed, video.number).chance(share))
 
-    def _words(self, video: SandboxVideo) -> set[str]:
-        texts = video.texts
-        words = words_of(" ".join((texts.title, texts.description, *texts.tags)))
-        return {self._root(word) for word in (*words, *map(normalised_tag, texts.tags))}
+    @property
+    def present_until(self) -> int:
+        """When the newest of the videos that are there from the start was uploaded; Unix seconds."""
+        return int(self._postings.posted[self._arrived - 1])
 
-    def _matching(self, text: str) -> list[int]:
-        """Places, in upload order, of videos with all the words of `text` or with all of it as one tag."""
-        if text not in self._matches:
-            wanted = [term for term in text.lower().split() if not term.startswith("-")]
-            words = [self._root(word) for term in wanted for word in words_of(term)]
-            sets = sorted((self._postings.get(word, set()) for word in words), key=len)
-            found = set.intersection(*sets) if sets else set(range(len(self._videos))) if not wanted else set()
-            if words:
-                found = found | self._postings.get(self._root(normalised_tag("".join(wanted))), set())
-            for term in set(text.lower().split()) - set(wanted):
-                for word in words_of(term):
-                    found = found - self._postings.get(self._root(word), set())
-            self._matches[text] = sorted(found)
-        return self._matches[text]
+    def findable(self, query: Query) -> frozenset[str]:
+        """Ids of all safe videos that match, as if search had no cap, no pages and no fuzzy dates.
+
+        Without those that `thinned` always leaves out. With those that are found and turn out to be deleted or
+        private, and with those that have yet to arrive.
+        """
+        found = self._postings
+        places = found.filtered(query, since=query.since, until=query.until)
+        kept = places[(found.is_video & found.is_safe & ~self._hidden)[places]]
+        return frozenset(found.videos[place].video_id for place in kept)
 
     def search(self, query: Query) -> Page:
         """One page of what matches.
@@ -129,16 +135,37 @@ class Index:
         Raises:
             ApiError: code 20, the page lies past the cap and the quirks say that this is an error.
         """
-        places = self._filtered(query)
+        call = next(self._calls)
+        places = self._ordered(self._found(query, call), query, call)
         per_page = min(max(query.per_page, 1), MAX_PER_PAGE)
-        total = int(len(places) * (1 - self._quirks.under_reported))
-        pages = -(-total // per_page)
+        total = int(len(places) * (1 - self._missing_of_total(call)))
         page = self._page(query.page, per_page, -(-len(places) // per_page))
         first = max((page - 1) * per_page - query.shift, 0)
+        rows = self._thinned(places[first : first + per_page], call)
         return Page(
-            videos=[self._videos[place] for place in places[first : first + per_page]],
-            page=query.page, pages=pages, per_page=per_page, total=self._typed(total, query.page),
+            videos=[self._postings.videos[place] for place in rows],
+            page=query.page, pages=-(-total // per_page), per_page=per_page, total=self._typed(total, query.page),
         )  # fmt: skip
+
+    def _found(self, query: Query, call: int) -> Places:
+        if self._quirks.owner_needs_one_license and query.owner and len(query.licenses or ()) > 1:
+            return np.zeros(0, np.int64)
+        since, until = self._fuzzy(query.since, outwards=-1), self._fuzzy(query.until, outwards=1)
+        places = self._postings.filtered(query, since=since, until=until)
+        if self._quirks.growing:
+            places = places[places < self._arrived + call * self._quirks.growing]
+        return places[self._served[places]]
+
+    def _fuzzy(self, bound: int | None, *, outwards: int) -> float | None:
+        if bound is None or not self._quirks.fuzzy_seconds:
+            return bound
+        least = -1.0 if self._quirks.fuzzy_inwards else 0.0
+        off = Dice("fuzzy", self._seed, bound, outwards).between(least, 1.0)
+        return bound + outwards * off * self._quirks.fuzzy_seconds
+
+    def _missing_of_total(self, call: int) -> float:
+        share = self._quirks.under_reported
+        return share if self._quirks.under_reporting == "fixed" else share * Dice("total", self._seed, call).uniform()
 
     def _page(self, asked: int, per_page: int, pages: int) -> int:
         page = min(max(asked, 1), MAX_PAGE)
@@ -149,43 +176,27 @@ class Index:
             page = allowed
         return min(page, max(pages, 1)) if self._quirks.past_end == "repeat" else page
 
+    def _thinned(self, rows: Places, call: int) -> Places:
+        rows = rows[~self._hidden[rows]]
+        if not self._quirks.thinned_per_call:
+            return rows
+        chances = Dice("thinned", self._seed, "call", call).arrays().random(len(rows))
+        return rows[chances >= self._quirks.thinned_per_call]
+
     def _typed(self, total: int, page: int) -> int | str:
         as_text = self._quirks.total_type == "str" or (self._quirks.total_type == "mixed" and page % 2 == 0)
         return str(total) if as_text else total
 
-    def _filtered(self, query: Query) -> list[int]:
-        places = self._matching(query.text)
-        start = 0 if query.since is None else bisect_left(places, bisect_left(self._posted, query.since))
-        stop = len(places) if query.until is None else bisect_left(places, bisect_right(self._posted, query.until))
-        return self._ordered([place for place in places[start:stop] if self._passes(self._videos[place], query)], query)
-
-    def _passes(self, video: SandboxVideo, query: Query) -> bool:
-        # A photo slips through the filter on videos, as it does in the world.
-        if query.media == "photos" and video.media == "video":
-            return False
-        if query.licenses is not None and video.license not in query.licenses:
-            return False
-        if query.owner is not None and video.owner.nsid != query.owner:
-            return False
-        if query.has_geo and video.place is None:
-            return False
-        if query.tags:
-            have = set(map(normalised_tag, video.texts.tags))
-            hits = [tag in have for tag in map(normalised_tag, query.tags)]
-            return all(hits) if query.all_tags else any(hits)
-        return True
-
-    def _ordered(self, places: list[int], query: Query) -> list[int]:
+    def _ordered(self, places: Places, query: Query, call: int) -> Places:
         key, _, direction = query.sort.rpartition("-")
-        if key == "date-taken":
-            places = sorted(places, key=lambda place: self._videos[place].taken or "")
-        elif key != "date-posted":
-            places = sorted(places, key=lambda place: self._videos[place].views)
+        by: dict[str, Literal["posted", "taken", "views"]] = {"date-posted": "posted", "date-taken": "taken"}
+        places = self._postings.ordered(places, by=by.get(key, "views"))
         if direction != "asc":
             places = places[::-1]
-        return list(self._jumbled(places)) if self._quirks.unstable and direction != "asc" else places
+        jumbled = self._quirks.unstable == "always" or (self._quirks.unstable == "descending" and direction != "asc")
+        return self._jumbled(places, call) if jumbled else places
 
-    def _jumbled(self, places: list[int]) -> Iterable[int]:
+    def _jumbled(self, places: Places, call: int) -> Places:
         """The same places, each a few seats off, otherwise at every call."""
-        chance = Dice("order", self._seed, next(self._calls)).arrays().random(len(places)) * 30
-        return [places[seat] for seat in sorted(range(len(places)), key=lambda seat: seat + chance[seat])]
+        chances = Dice("order", self._seed, call).arrays().random(len(places)) * self._quirks.unstable_seats
+        return places[np.argsort(np.arange(len(places)) + chances, kind="stable")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import struct
@@ -16,8 +17,8 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.sandbox.api import Api
 from pipeline.sandbox.counters import Clock, Counters
-from pipeline.sandbox.faults import CALL_FAULTS, REPLY_FAULTS, Fault, FaultPlan
-from pipeline.sandbox.replies import Call, Reply, head_of
+from pipeline.sandbox.faults import CALL_FAULTS, REPLY_FAULTS, WIRE_FAULTS, Fault, FaultPlan
+from pipeline.sandbox.replies import Call, Reply, head_of, packed
 from pipeline.sandbox.routes import Site, call_of
 from pipeline.sandbox.search import Index, SearchQuirks
 from pipeline.sandbox.world import World
@@ -36,6 +37,7 @@ class SandboxServer:
         self.world = world
         self.clock: Clock = site.clock
         self.counters: Counters = site.counters
+        self.index: Index = site.api.index
         self.base_url = site.api.base_url
         self.rest_url = f"{self.base_url}/services/rest/"
         self._site = site
@@ -49,12 +51,26 @@ class SandboxServer:
 
     def reply(self, call: Call) -> tuple[Reply, Fault | None]:
         """What the call is answered, with the fault that befell it."""
+        if call.path == "/__admin__/faults":
+            return self._replace_faults(call), None
         fault = self._plan.due(call)
         if fault is None:
-            return self._site.reply(call), None
+            return packed(self._site.reply(call), call), None
         if fault.kind in CALL_FAULTS:
-            return self._site.reply(CALL_FAULTS[fault.kind](call, fault)), fault
-        return REPLY_FAULTS[fault.kind](self._site.reply(call), call, fault), fault
+            return packed(self._site.reply(CALL_FAULTS[fault.kind](call, fault)), call), fault
+        fail = REPLY_FAULTS[fault.kind]
+        if fault.kind in WIRE_FAULTS:
+            return fail(packed(self._site.reply(call), call), call, fault), fault
+        return packed(fail(self._site.reply(call), call, fault), call), fault
+
+    def _replace_faults(self, call: Call) -> Reply:
+        try:
+            faults = [Fault(**told) for told in json.loads(call.params["faults"])]
+        except (ValueError, TypeError, KeyError) as error:
+            text = f"faults is a JSON list of objects with the fields of Fault: {error}"
+            return Reply(status=400, body=text.encode(), content_type="text/plain")
+        self.set_faults(faults)
+        return Reply(body=json.dumps({"faults": len(faults)}).encode(), content_type="application/json")
 
     def pause(self, seconds: float) -> None:
         """Sleep, but wake up when the server stops."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from pipeline.sandbox.actions import action_named
 from pipeline.sandbox.dice import Dice
@@ -52,6 +53,13 @@ _COMMENTS = (
 )  # fmt: skip
 
 
+_ODD_TITLES = (
+    "nul \x00 and bell \x07", "vertical\x0btab", "half an emoji \ud83d", "\u202ethgir ot tfel\u202c", "zero\u200bwidth",
+    "\ufeffbom", "line\u2028separator", "a " * 400, "'; DROP TABLE videos; --", "=1+1", "NA", "null", "\ufffd\ufffd",
+    "7e5", "1,5|2\tx", "007", "true",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Texts:
     """What is written on one video."""
@@ -63,6 +71,7 @@ class Texts:
     """As typed; what search shows of them is `normalised_tag`."""
 
 
+@lru_cache(maxsize=65_536)
 def normalised_tag(raw: str) -> str:
     """A tag as Flickr stores it: lower case, letters and digits only; emoji stay."""
     if ":" in raw and "=" in raw:
@@ -86,6 +95,11 @@ def write_texts(labels: Sequence[str], dice: Dice) -> Texts:
     return Texts(title=title, description=description, tags=tuple(dict.fromkeys(tags)))
 
 
+def odd_title(texts: Texts, dice: Dice) -> Texts:
+    """The same with a title that breaks what is careless with text."""
+    return replace(texts, title=dice.pick(_ODD_TITLES))
+
+
 def write_comment(labels: Sequence[str], dice: Dice) -> str:
     """One comment, perhaps on an action that the texts mention."""
     return _filled(dice.pick(_COMMENTS), dice.pick(labels) if labels else "it")
@@ -103,6 +117,7 @@ def words_of(text: str) -> list[str]:
     return _WORD.findall(re.sub(r"<[^>]*>", " ", text).lower())
 
 
+@lru_cache(maxsize=65_536)
 def stem(word: str) -> str:
     """A word without its commonest English endings: `juggling`, `juggle` and `juggles` all give `juggl`."""
     for ending, least in (("ing", 3), ("ed", 3), ("es", 3), ("s", 2), ("e", 3)):

@@ -19,8 +19,14 @@ Trouble = Literal["deleted", "private", "processing", "failed", "player_only", "
 UNSERVED: tuple[Trouble, ...] = ("deleted", "private", "processing", "failed", "player_only")
 """Troubles of videos whose file nobody can fetch."""
 
+Dates = Literal["even", "growing", "burst"]
+"""How uploads lie over the years: alike, more and more, or four in ten of them in one month."""
+
 _FIRST_DAY = 1207699200  # 2008-04-09, when videos came to Flickr
 _LAST_DAY = 1735603200  # 2024-12-31
+_HOT_MONTH = 1372636800  # July 2013
+_HOT_SECONDS = 31 * 86400
+_HOT_SHARE = 0.4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +64,8 @@ class SandboxVideo:
     form: Form
     trouble: Trouble | None = None
     media: Literal["video", "photo"] = "video"
+    safety_level: int = 0
+    """0 safe, 1 moderate, 2 restricted."""
 
 
 def video_id(seed: int, number: int) -> str:
@@ -92,6 +100,12 @@ def choose_labels(
     return tuple(labels)
 
 
+def choose_strays(actions: Sequence[str], labels: Sequence[str], *, mean: float, dice: Dice) -> tuple[str, ...]:
+    """Actions beyond those, shown or not, that people put among the tags for more to find the video."""
+    others = [action for action in actions if action not in labels]
+    return tuple(dice.sample(others, dice.poisson(mean))) if mean else ()
+
+
 def scene_of(video: SandboxVideo, *, seed: int) -> Scene:
     """What the video shows."""
     return compose(
@@ -100,10 +114,10 @@ def scene_of(video: SandboxVideo, *, seed: int) -> Scene:
 
 
 def draw_comments(
-    labels: Sequence[str], posted: int, *, seed: int, people: int, dice: Dice
+    labels: Sequence[str], posted: int, *, rate: float, seed: int, people: int, dice: Dice
 ) -> tuple[SandboxComment, ...]:
-    """None on most videos, then a few, from people who comment often."""
-    if dice.chance(0.6):
+    """None on most videos, on a share of `rate` a few, from people who comment often."""
+    if dice.chance(1 - rate):
         return ()
     at, found = posted, []
     for _ in range(1 + dice.poisson(2.0)):
@@ -113,11 +127,28 @@ def draw_comments(
     return tuple(found)
 
 
-def draw_dates(dice: Dice) -> tuple[int, str | None]:
-    """When it was posted, and what the camera said of when it was taken."""
-    posted = dice.integer(_FIRST_DAY, _LAST_DAY)
+def draw_dates(dice: Dice, *, dates: Dates, posted: int | None) -> tuple[int, str | None]:
+    """When it was posted, unless that is given, and what the camera said of when it was taken."""
+    share = dice.uniform()
+    posted = _moment(share, dates) if posted is None else posted
     taken = posted - int(dice.exponential(20 * 86400)) - 3600
     return posted, None if dice.chance(0.15) else datetime.fromtimestamp(taken, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _moment(share: float, dates: Dates) -> int:
+    """When an upload was that was drawn as a number from 0 to 1; Unix seconds."""
+    if dates == "burst" and share < _HOT_SHARE:
+        return _HOT_MONTH + int(share / _HOT_SHARE * _HOT_SECONDS)
+    if dates == "burst":
+        share = (share - _HOT_SHARE) / (1 - _HOT_SHARE)
+    elif dates == "growing":
+        share = share ** (1 / 3)
+    return _FIRST_DAY + int(share * (_LAST_DAY - _FIRST_DAY + 1))
+
+
+def draw_safety(dice: Dice, *, unsafe_rate: float) -> int:
+    """Safe on most, moderate or restricted on that share."""
+    return dice.pick((1, 2)) if dice.chance(unsafe_rate) else 0
 
 
 def draw_license(dice: Dice) -> int:

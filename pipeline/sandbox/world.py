@@ -8,10 +8,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar, get_args
+
+import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.sandbox.actions import ACTIONS, action_named
@@ -19,16 +21,19 @@ from pipeline.sandbox.dice import Dice
 from pipeline.sandbox.media import Form, encode
 from pipeline.sandbox.people import person
 from pipeline.sandbox.places import drawn_place
-from pipeline.sandbox.texts import Texts, write_texts
+from pipeline.sandbox.texts import Texts, odd_title, write_texts
 from pipeline.sandbox.videos import (
     UNSERVED,
+    Dates,
     SandboxVideo,
     Trouble,
     choose_actions,
     choose_labels,
+    choose_strays,
     draw_comments,
     draw_dates,
     draw_license,
+    draw_safety,
     number_of,
     scene_of,
     video_id,
@@ -38,6 +43,12 @@ T = TypeVar("T")
 
 _RENDERERS = ("actions", "backgrounds", "dice", "figures", "media", "scenes", "videos", "world")
 """Modules that decide the bytes of a file; a change in one of them starts a new cache."""
+
+
+_RATES = (
+    "wrong_label_rate", "trouble_rate", "batch_uploads", "comment_rate", "located_rate", "unsafe_rate",
+    "odd_title_rate",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +73,21 @@ class WorldConfig:
     """Photos that slip in among the videos; the last numbers of the world."""
     shared_tag: str | None = None
     """A tag on every video, so that one query finds them all."""
+    stray_labels: float = 0.0
+    """Further actions among the tags of a video, on average, for more people to find it; shown or not."""
+    dates: Dates = "even"
+    batch_uploads: float = 0.0
+    """Share of the videos that were uploaded in the very second of the one before."""
+    same_second: int = 0
+    """So many videos, the first of the world, were uploaded in one second."""
+    comment_rate: float = 0.4
+    """Share of the videos with comments."""
+    located_rate: float = 0.34
+    """Share of the videos with a geotag."""
+    unsafe_rate: float = 0.0
+    """Share of the videos that are moderate or restricted, not safe."""
+    odd_title_rate: float = 0.0
+    """Share of the videos whose title has characters that careless code stumbles over."""
 
     def __post_init__(self) -> None:
         for action in self.actions:
@@ -72,7 +98,11 @@ class WorldConfig:
             raise UserError(f"a world needs more videos than photos, got {self.num_videos=} {self.num_photos=}")
         if not 0 < self.min_seconds <= self.max_seconds <= 60:
             raise UserError(f"seconds must be in 0 < min <= max <= 60, got {self.min_seconds=} {self.max_seconds=}")
-        for name in ("wrong_label_rate", "trouble_rate"):
+        if self.dates not in get_args(Dates):
+            raise UserError(f"dates must be one of {', '.join(get_args(Dates))}, got {self.dates!r}")
+        if self.mean_labels < 0 or self.stray_labels < 0 or not 0 <= self.same_second <= self.num_videos:
+            raise UserError(f"labels cannot be negative, nor same_second beyond num_videos, got {self}")
+        for name in _RATES:
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} must be between 0 and 1, got {getattr(self, name)}")
 
@@ -166,10 +196,11 @@ def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
     labels = choose_labels(
         config.actions, shown, mean=config.mean_labels, wrong_rate=config.wrong_label_rate, dice=dice
     )
-    texts = write_texts(labels, dice)
-    if config.shared_tag is not None:
-        texts = Texts(title=texts.title, description=texts.description, tags=(*texts.tags, config.shared_tag))
-    posted, taken = draw_dates(dice)
+    strays = choose_strays(config.actions, labels, mean=config.stray_labels, dice=Dice("strays", seed, number))
+    texts = _more_texts(config, write_texts(labels, dice), strays, Dice("odd texts", seed, number))
+    leader = _leaders(config)[number]
+    together = None if leader == number else _make_video(config, leader).posted
+    posted, taken = draw_dates(dice, dates=config.dates, posted=together)
     file = Dice("file", seed, number)  # of its own, so that files do not depend on how texts are written
     people = max(config.num_videos // 6, 3)
     photo = number >= config.num_videos - config.num_photos
@@ -177,12 +208,30 @@ def _make_video(config: WorldConfig, number: int) -> SandboxVideo:
         number=number, video_id=video_id(seed, number), secret=f"{dice.integer(0, 2**40 - 1):010x}",
         server=str(dice.integer(2000, 65535)),
         owner=person(seed, min(int(dice.exponential(people / 2)), people - 1)), texts=texts,
-        comments=draw_comments(labels, posted, seed=seed, people=people, dice=dice), posted=posted, taken=taken,
-        place=drawn_place(dice), license=draw_license(dice), views=int(dice.exponential(1.0) ** 3 * 200), labels=labels,
+        comments=draw_comments(labels, posted, rate=config.comment_rate, seed=seed, people=people, dice=dice),
+        posted=posted, taken=taken, place=drawn_place(dice, rate=config.located_rate), license=draw_license(dice),
+        views=int(dice.exponential(1.0) ** 3 * 200), labels=(*labels, *strays),
         true_actions=shown, form=Form.drawn(file, min_seconds=config.min_seconds, max_seconds=config.max_seconds),
         trouble=_draw_trouble(config, file) if not photo else None,
         media="photo" if photo else "video",
+        safety_level=draw_safety(Dice("safety", seed, number), unsafe_rate=config.unsafe_rate),
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _leaders(config: WorldConfig) -> tuple[int, ...]:
+    """For each video the one in whose second it was uploaded, which is itself for most."""
+    follows = Dice("batches", config.seed).arrays().random(config.num_videos) < config.batch_uploads
+    follows[1 : config.same_second] = True
+    follows[0] = False
+    return tuple(np.maximum.accumulate(np.where(follows, 0, np.arange(config.num_videos))).tolist())
+
+
+def _more_texts(config: WorldConfig, texts: Texts, strays: Sequence[str], dice: Dice) -> Texts:
+    tags = [dice.pick(action_named(label).spellings) for label in strays]
+    tags += [] if config.shared_tag is None else [config.shared_tag]
+    texts = replace(texts, tags=(*texts.tags, *tags))
+    return odd_title(texts, dice) if dice.chance(config.odd_title_rate) else texts
 
 
 def _draw_trouble(config: WorldConfig, dice: Dice) -> Trouble | None:

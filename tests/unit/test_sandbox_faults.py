@@ -1,16 +1,19 @@
 """Each fault as a client without any cleverness sees it: bytes on a socket."""
 
+import gzip
 import json
 import socket
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import requests
 
 from pipeline.errors import UserError
 from pipeline.sandbox.faults import CALL_FAULTS, REPLY_FAULTS, Fault, FaultPlan, Kind
@@ -85,7 +88,7 @@ def test_every_kind_has_its_function() -> None:
     assert not set(CALL_FAULTS) & set(REPLY_FAULTS)
 
 
-@pytest.mark.parametrize("kind", ["403", "429", "500", "502", "503", "504"])
+@pytest.mark.parametrize("kind", ["403", "404", "410", "429", "500", "502", "503", "504"])
 def test_statuses(cache: Path, kind: Kind) -> None:
     with served(cache, Fault(kind=kind, times=1)) as server:
         first, second = fetch(server, SEARCH), fetch(server, SEARCH)
@@ -103,7 +106,11 @@ def test_retry_after(cache: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [("code_0", 0), ("code_10", 10), ("code_105", 105), ("code_201", 201), ("key_disabled", 100)]
+    ("kind", "code"),
+    [
+        *((kind, int(kind.removeprefix("code_"))) for kind in get_args(Kind) if kind.startswith("code_")),
+        ("key_disabled", 100),
+    ],
 )
 def test_codes_within_http_200(cache: Path, kind: Kind, code: int) -> None:
     with served(cache, Fault(kind=kind)) as server:
@@ -202,6 +209,21 @@ def test_duplicate_and_shifted_pages(cache: Path) -> None:
         assert shifted == before[-3:] + honest[:-3]
 
 
+def test_rows_that_vanish_before_a_page_are_on_neither(cache: Path) -> None:
+    with served(cache, Fault(kind="page_shift", first=2, times=1, rows=-3)) as server:
+        first, shifted = (ids(fetch(server, SEARCH + f"&page={page}").body) for page in (1, 2))
+        honest, third = (ids(fetch(server, SEARCH + f"&page={page}").body) for page in (2, 3))
+        assert shifted == honest[3:] + third[:3]
+        assert set(honest[:3]).isdisjoint(first + shifted)
+
+
+def test_newest_first_pages_shift_too(cache: Path) -> None:
+    newest = SEARCH.replace("date-posted-asc", "date-posted-desc")
+    with served(cache, Fault(kind="page_shift", first=3, times=1, rows=4)) as server:
+        first, honest, shifted = (ids(fetch(server, newest + f"&page={page}").body) for page in (1, 2, 2))
+        assert shifted == first[-4:] + honest[:-4]
+
+
 def ids(body: bytes) -> list[str]:
     return [row["id"] for row in json.loads(body)["photos"]["photo"]]
 
@@ -211,6 +233,46 @@ def test_faults_can_be_replaced_while_it_runs(cache: Path) -> None:
         assert fetch(server, SEARCH).status == 500
         server.set_faults([])
         assert fetch(server, SEARCH).status == 200
+
+
+def test_faults_can_be_replaced_by_another_process(cache: Path) -> None:
+    with served(cache) as server:
+        url = f"{server.base_url}/__admin__/faults"
+        told = json.dumps([{"kind": "500", "times": 1}, {"kind": "503", "method": "*.search"}])
+        assert requests.post(url, data={"faults": told}).json() == {"faults": 2}
+        assert [fetch(server, SEARCH).status for _ in range(2)] == [500, 503]
+        refused = requests.post(url, data={"faults": '[{"kind": "boredom"}]'})
+        assert refused.status_code == 400
+        assert "no fault of the kind 'boredom'" in refused.text
+        assert requests.post(url).status_code == 400
+        assert requests.post(url, data={"faults": "[]"}).json() == {"faults": 0}
+        assert fetch(server, SEARCH).status == 200
+
+
+def test_answers_are_compressed_for_those_who_accept_it(cache: Path) -> None:
+    accept = "Accept-Encoding: gzip, deflate\r\n"
+    with served(cache) as server:
+        plain, small = fetch(server, SEARCH), fetch(server, SEARCH, headers=accept)
+        assert plain.header("Content-Encoding") is None
+        assert small.header("Content-Encoding") == "gzip"
+        assert len(small.body) < len(plain.body)
+        assert gzip.decompress(small.body) == plain.body
+        path = media_path(server)
+        assert fetch(server, path, headers=accept).header("Content-Encoding") is None
+
+
+def test_what_befalls_compressed_answers(cache: Path) -> None:
+    accept = "Accept-Encoding: gzip\r\n"
+    kinds: tuple[Kind, ...] = ("truncated_json", "bad_gzip", "short_body")
+    with served(cache, *(Fault(kind=kind, times=1) for kind in kinds)) as server:
+        truncated, bad, short, whole = (fetch(server, SEARCH, headers=accept) for _ in range(4))
+        text = gzip.decompress(whole.body)
+        assert gzip.decompress(truncated.body) == text[: len(text) // 2]
+        with pytest.raises((OSError, EOFError, zlib.error)):
+            gzip.decompress(bad.body)
+        assert len(bad.body) == len(whole.body)
+        assert whole.body.startswith(short.body)
+        assert int(short.header("Content-Length") or 0) == len(whole.body) > len(short.body)
 
 
 def call(method: str = "flickr.photos.search", path: str = "/services/rest/") -> Call:
@@ -223,6 +285,9 @@ def test_where_and_when() -> None:
     assert [place for place, hit in enumerate(hits, start=1) if hit] == [2, 5]
     assert plan.due(call()) is None
     assert FaultPlan([Fault(kind="500", host="live")], seed=0).due(call()) is None
+    plan = FaultPlan([Fault(kind="key_disabled", key="second")], seed=0)
+    assert plan.due(replace(call(), key="first")) is None
+    assert plan.due(replace(call(), key="second")) is not None
 
 
 def test_probability_is_seeded() -> None:

@@ -1,4 +1,5 @@
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -13,6 +14,11 @@ ASCENDING = "date-posted-asc"
 
 def index(**quirks: object) -> Index:
     return Index(WORLD, SearchQuirks(**quirks))  # type: ignore[arg-type]
+
+
+def is_video(video_id: str) -> bool:
+    video = WORLD.find(video_id)
+    return video is not None and video.media == "video"
 
 
 def ids(found: object) -> list[str]:
@@ -83,10 +89,157 @@ def test_past_the_end_repeats_or_is_empty() -> None:
 
 
 def test_unstable_order_changes_between_calls_but_not_for_oldest_first() -> None:
-    engine = index(unstable=True)
+    engine = index(unstable="descending")
     assert ids(engine.search(Query(text="everyone"))) != ids(engine.search(Query(text="everyone")))
     oldest = Query(text="everyone", sort=ASCENDING)
     assert ids(engine.search(oldest)) == ids(engine.search(oldest))
+
+
+def test_oldest_first_can_be_unstable_too_by_few_seats() -> None:
+    engine = index(unstable="always", unstable_seats=8)
+    asked = Query(text="everyone", sort=ASCENDING, per_page=500)
+    honest = ids(index().search(asked))
+    first, second = ids(engine.search(asked)), ids(engine.search(asked))
+    assert first != second
+    seats = {video_id: seat for seat, video_id in enumerate(honest)}
+    moved = [abs(seats[video_id] - seat) for seat, video_id in enumerate(first) if video_id in seats]
+    assert 1 < max(moved) < 8
+
+
+def test_unstable_pages_overlap_and_miss() -> None:
+    engine = index(unstable="always")
+    seen = [v for page in range(1, 7) for v in ids(engine.search(Query(text="everyone", sort=ASCENDING, page=page)))]
+    assert len(seen) == 600
+    assert 500 < len(set(seen)) < 600
+
+
+def test_thinned_rows_leave_pages_short_and_are_never_found() -> None:
+    engine = index(thinned=0.1)
+    pages = [engine.search(Query(text="everyone", sort=ASCENDING, page=page)) for page in range(1, 7)]
+    assert all(80 <= len(page.videos) < 100 for page in pages)
+    assert {int(page.total) for page in pages} == {600}
+    seen = {video_id for page in pages for video_id in ids(page)}
+    again = {v for page in range(1, 7) for v in ids(engine.search(Query(text="everyone", sort=ASCENDING, page=page)))}
+    assert again == seen
+    assert engine.findable(Query(text="everyone")) == {i for i in seen if is_video(i)}
+    assert ids(pages[1]) == [
+        i for i in ids(index().search(Query(text="everyone", sort=ASCENDING, page=2))) if i in seen
+    ]
+
+
+def test_rows_thinned_per_call_come_back() -> None:
+    engine = index(thinned_per_call=0.1)
+    asked = Query(text="everyone", sort=ASCENDING)
+    calls = [set(ids(engine.search(asked))) for _ in range(8)]
+    assert all(75 < len(call) < 100 for call in calls)
+    assert set.union(*calls) == set(ids(index().search(asked)))
+    assert set.intersection(*calls) < calls[0]
+
+
+def windows(pieces: int) -> list[tuple[int, int]]:
+    start, end = 1207699200, 1735603200
+    edges = [start + (end + 1 - start) * n // pieces for n in range(pieces + 1)]
+    return [(a, b - 1) for a, b in pairwise(edges)]
+
+
+def test_fuzzy_bounds_give_rows_from_outside_the_window() -> None:
+    month = 30 * 86400
+    engine = index(fuzzy_seconds=month)
+    outside = []
+    for since, until in windows(12):
+        asked = Query(text="everyone", since=since, until=until, per_page=500)
+        found, exact = engine.search(asked), index().search(asked)
+        assert set(ids(exact)) <= set(ids(found))
+        assert ids(found) == ids(engine.search(asked))
+        outside += [v.posted for v in found.videos if not since <= v.posted <= until]
+        assert all(since - month <= v.posted <= until + month for v in found.videos)
+    assert len(outside) > 20
+
+
+def test_fuzzy_bounds_can_lose_rows_too_and_narrow_windows_lose_more() -> None:
+    engine = index(fuzzy_seconds=30 * 86400, fuzzy_inwards=True)
+
+    def unique(pieces: int) -> int:
+        asked = [Query(text="everyone", since=a, until=b, per_page=500) for a, b in windows(pieces)]
+        return len({video_id for query in asked for video_id in ids(engine.search(query))})
+
+    assert unique(6) > unique(200)
+    assert unique(6) < 600
+
+
+def test_new_uploads_push_newest_first_pages_and_spare_closed_windows() -> None:
+    newest = index(growing=5)
+    first, second = (newest.search(Query(text="everyone", page=page)) for page in (1, 2))
+    assert int(first.total) == 540
+    assert int(second.total) == 545
+    assert ids(second)[:5] == ids(first)[-5:]
+    closed = index(growing=5)
+    asked = [Query(text="everyone", sort=ASCENDING, until=closed.present_until, page=page) for page in range(1, 7)]
+    assert len({video_id for query in asked for video_id in ids(closed.search(query))}) == 540
+    assert {int(closed.search(asked[0]).total) for _ in range(30)} == {540}
+    assert int(closed.search(Query(text="everyone")).total) == 600
+
+
+def test_totals_can_be_short_by_chance() -> None:
+    engine = index(under_reported=0.4, under_reporting="per_call")
+    totals = {int(engine.search(Query(text="everyone")).total) for _ in range(40)}
+    assert len(totals) > 10
+    assert min(totals) >= 360
+    assert max(totals) <= 600
+
+
+def test_only_safe_videos_are_found_unless_the_index_is_stale() -> None:
+    world = World(WorldConfig(seed=2, num_videos=400, shared_tag="everyone", unsafe_rate=0.2, num_photos=2))
+    asked = Query(text="everyone", per_page=500)
+    found = Index(world, SearchQuirks()).search(asked).videos
+    assert {video.safety_level for video in found} == {0}
+    assert 290 < len(found) < 350
+    stale = Index(world, SearchQuirks(stale_safety=0.5)).search(asked).videos
+    assert {video.safety_level for video in stale} == {0, 1, 2}
+    safe = {video.video_id for video in world if video.safety_level == 0 and video.media == "video"}
+    assert Index(world, SearchQuirks(stale_safety=0.5)).findable(asked) == safe
+
+
+def test_findable_is_the_truth_whatever_search_shows() -> None:
+    honest, odd = index(), index(cap=100, fuzzy_seconds=10**7, unstable="always", under_reported=0.5, growing=1)
+    posted = sorted(video.posted for video in WORLD)
+    asked = Query(text="juggle ball", since=posted[100], until=posted[500], licenses=frozenset({0}), per_page=500)
+    found = {video_id for video_id in ids(honest.search(asked)) if is_video(video_id)}
+    assert len(found) > 10
+    assert honest.findable(asked) == odd.findable(asked) == found
+    assert len(odd.findable(Query(text="everyone"))) == 599
+
+
+def test_a_member_under_several_licences_can_be_nothing() -> None:
+    owner = WORLD.video(3).owner.nsid
+    asked = Query(owner=owner, licenses=frozenset({0, 4, 5}))
+    assert index().search(asked).videos
+    odd = index(owner_needs_one_license=True)
+    assert int(odd.search(asked).total) == 0
+    assert odd.search(Query(owner=owner, licenses=frozenset({0}))).videos
+
+
+def test_more_in_one_second_than_search_shows_can_be_told_apart_by_licence_only() -> None:
+    world = World(WorldConfig(seed=6, num_videos=5200, same_second=4800, shared_tag="everyone", trouble_rate=0.0))
+    second = world.video(0).posted
+    engine = Index(world, SearchQuirks(unstable="always"))
+
+    def seen(licenses: frozenset[int] | None) -> set[str]:
+        pages = [
+            engine.search(
+                Query(
+                    text="everyone", since=second, until=second, licenses=licenses, page=p, per_page=500, sort=ASCENDING
+                )
+            )
+            for p in range(1, 13)
+        ]
+        assert int(pages[0].total) > 4000 or licenses is not None
+        return {video_id for page in pages for video_id in ids(page)}
+
+    assert len(seen(None)) < 4400
+    parts = [seen(frozenset({one})) for one in (*range(17), 99)]
+    assert sum(map(len, parts)) > 4500
+    assert len(set.union(*parts)) > 4500
 
 
 def test_totals_are_under_reported_and_of_mixed_types() -> None:
@@ -153,6 +306,15 @@ def test_words_leave_out_markup_and_stems_agree() -> None:
     assert stem("swing") == "swing"
 
 
-def test_quirks_that_make_no_sense_are_refused() -> None:
-    with pytest.raises(UserError, match="cap >= 1"):
-        SearchQuirks(cap=0)
+@pytest.mark.parametrize(
+    ("quirks", "message"),
+    [
+        ({"cap": 0}, "need cap, unstable_seats >= 1"),
+        ({"growing": -1}, "growing >= 0"),
+        ({"thinned": 1.0}, "thinned must be at least 0 and below 1, got 1.0"),
+        ({"unstable": True}, "unstable must be one of never, descending, always, got True"),
+    ],
+)
+def test_quirks_that_make_no_sense_are_refused(quirks: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SearchQuirks(**quirks)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import flickrapi
 import pytest
 import requests
 
+from pipeline.sandbox.counters import Counters
+from pipeline.sandbox.extras import EXTRAS
+from pipeline.sandbox.replies import Call
 from pipeline.sandbox.search import SearchQuirks
 from pipeline.sandbox.server import SandboxServer, serve
 from pipeline.sandbox.videos import SandboxVideo
@@ -298,6 +302,104 @@ def test_counters_see_concurrency_and_pace(server: SandboxServer, web: requests.
     assert 0 <= closest < 10
     assert web.get(f"{server.base_url}/__admin__/clock", params={"advance": "60"}).json()["now"] > 60
     assert web.get(f"{server.base_url}/__admin__/clock", params={"advance": "soon"}).status_code == 400
+
+
+def test_the_most_calls_within_any_window(server: SandboxServer, web: requests.Session) -> None:
+    for pause, key in ((0.0, "a"), (0.0, "a"), (0.0, "b"), (0.4, "a"), (0.0, "a"), (0.0, "a")):
+        time.sleep(pause)
+        ask(web, server, "flickr.test.echo", api_key=key)
+    count = server.counters.most_within
+    assert (count("a", 0.3), count("a", 60), count("b", 60), count("c", 60)) == (3, 5, 1, 0)
+    assert count("flickr.test.echo", 0.3) == 3
+    assert count("api", 60) == 6
+    within = f"{server.base_url}/__admin__/within"
+    assert web.get(within, params={"name": "a", "seconds": "0.3"}).json() == {"most": 3}
+    assert web.get(within, params={"name": "a", "seconds": "soon"}).status_code == 400
+    seen = web.get(f"{server.base_url}/__admin__/").json()["most_within"]
+    assert seen["a"] == {"1": 5, "60": 5, "3600": 5}
+
+
+def test_windows_reach_back_further_than_the_log() -> None:
+    counters = Counters()
+    calls = [Call(host="api", verb="GET", path="/", key=key) for key in "ab"]
+    for number in range(3 * 60_000):
+        counters.enter(calls[number % 3 == 0])
+    assert len(counters.log) == 100_000
+    assert counters.most_within("a", 3600) == 120_000
+    assert counters.most_within("b", 3600) == 60_000
+
+
+def test_search_tells_comments_and_safety_when_asked(web: requests.Session, cache: Path) -> None:
+    config = WorldConfig(seed=1, num_videos=80, shared_tag="everyone", unsafe_rate=0.5)
+    with serve(World(config, cache=cache), quirks=SearchQuirks(stale_safety=0.9)) as server:
+        asked = {"text": "everyone", "per_page": "500"}
+        bare = ask(web, server, "flickr.photos.search", **asked)["photos"]["photo"]
+        rows = ask(web, server, "flickr.photos.search", **asked, extras="count_comments,safety_level")["photos"][
+            "photo"
+        ]
+        assert not any({"count_comments", "safety_level"} & row.keys() for row in bare)
+        assert {row["safety_level"] for row in rows} == {"0", "1", "2"}
+        for row in rows:
+            video = server.world.find(row["id"])
+            assert video is not None
+            assert row["count_comments"] == str(len(video.comments))
+            if video.trouble not in ("deleted", "private"):
+                photo = ask(web, server, "flickr.photos.getInfo", photo_id=row["id"])["photo"]
+                assert (photo["safety_level"], photo["comments"]) == (
+                    row["safety_level"],
+                    {"_content": len(video.comments)},
+                )
+
+
+def test_page_sizes_are_clamped(server: SandboxServer, web: requests.Session) -> None:
+    def per_page(**params: str) -> int:
+        answer = ask(web, server, "flickr.photos.search", text="everyone", **params)
+        return int(answer["photos"]["perpage"])
+
+    assert per_page() == 100
+    assert per_page(per_page="9999") == 500
+    assert per_page(per_page="500", has_geo="1") == 250
+
+
+def test_every_extra_is_absent_unless_asked_for(server: SandboxServer, web: requests.Session) -> None:
+    asked = {"text": "everyone", "per_page": "500"}
+    bare = ask(web, server, "flickr.photos.search", **asked)["photos"]["photo"]
+    assert {key for row in bare for key in row} == {
+        "id", "owner", "secret", "server", "farm", "title", "ispublic", "isfriend", "isfamily",
+    }  # fmt: skip
+    for name in EXTRAS:
+        rows = ask(web, server, "flickr.photos.search", **asked, extras=name)["photos"]["photo"]
+        assert len(rows) == len(bare)
+        assert any(row.keys() > bare[0].keys() for row in rows), name
+    stills = ask(web, server, "flickr.photos.search", **asked, extras="url_l,url_sq,url_o")["photos"]["photo"]
+    assert any("url_l" not in row for row in stills)
+    assert all(web.get(stills[0][name]).headers["Content-Type"] == "image/jpeg" for name in ("url_sq", "url_o"))
+
+
+def test_odd_titles_arrive_as_they_are(web: requests.Session, cache: Path) -> None:
+    config = WorldConfig(seed=2, num_videos=120, shared_tag="everyone", odd_title_rate=1.0, trouble_rate=0.0)
+    with serve(World(config, cache=cache)) as server:
+        rows = ask(web, server, "flickr.photos.search", text="everyone", per_page="500")["photos"]["photo"]
+        titles = {row["id"]: row["title"] for row in rows}
+        assert titles == {video.video_id: video.texts.title for video in server.world}
+        assert any("\x00" in title for title in titles.values())
+        assert any("\ud83d" in title for title in titles.values())
+        xml = web.get(server.rest_url, params={"method": "flickr.photos.search", "api_key": "k", "text": "everyone"})
+        assert len(ElementTree.fromstring(xml.content).findall("photos/photo")) == 100
+        assert server.counters.errors == []
+
+
+def test_a_request_sent_twice_with_one_signature_is_refused(flickr: Any, server: SandboxServer) -> None:
+    sent: list[requests.PreparedRequest] = []
+    session = flickr.flickr_oauth.session
+    session.hooks["response"].append(lambda response, **_: sent.append(response.request))
+    try:
+        assert flickr.test.echo()["stat"] == "ok"
+        assert flickr.test.echo()["stat"] == "ok"
+        again = session.send(sent[0])
+        assert (again.status_code, again.text) == (401, "oauth_problem=nonce_used")
+    finally:
+        session.hooks["response"].clear()
 
 
 def test_clients_that_go_away_leave_no_trace(

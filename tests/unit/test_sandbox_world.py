@@ -1,6 +1,9 @@
+import hashlib
 import io
 import time
 from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -121,6 +124,65 @@ def test_twenty_thousand_videos_are_quick() -> None:
     assert all("sports" in video.texts.tags for video in videos)
 
 
+def posted_years(config: WorldConfig) -> list[int]:
+    return [datetime.fromtimestamp(video.posted, UTC).year for video in World(config)]
+
+
+def test_uploads_can_grow_over_the_years_or_burst() -> None:
+    even, growing = (posted_years(WorldConfig(num_videos=2000, dates=dates)) for dates in ("even", "growing"))
+    assert 0.4 < sum(year < 2016 for year in even) / 2000 < 0.5
+    assert sum(year < 2016 for year in growing) / 2000 < 0.2
+    assert min(growing) < 2012
+    burst = [video.posted for video in World(WorldConfig(num_videos=2000, dates="burst"))]
+    hot = sum(1372636800 <= posted < 1372636800 + 31 * 86400 for posted in burst)
+    assert 0.36 < hot / 2000 < 0.45
+    assert max(burst) - min(burst) > 15 * 365 * 86400
+
+
+def test_batches_share_a_second() -> None:
+    videos = list(World(WorldConfig(num_videos=2000, batch_uploads=0.5)))
+    shared = sum(one.posted == other.posted for one, other in pairwise(videos))
+    assert 0.45 < shared / 2000 < 0.55
+    assert max(Counter(video.posted for video in videos).values()) >= 6
+    assert all(video.taken is None or video.taken < posted_text(video.posted) for video in videos)
+    together = list(World(WorldConfig(num_videos=5000, same_second=4500)))
+    assert len({video.posted for video in together[:4500]}) == 1
+    assert len({video.posted for video in together[4500:]}) > 490
+
+
+def posted_text(posted: int) -> str:
+    return datetime.fromtimestamp(posted, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def test_shapes_of_worlds() -> None:
+    config = WorldConfig(
+        num_videos=1500, comment_rate=0.1, located_rate=0.8, unsafe_rate=0.1, odd_title_rate=0.05, stray_labels=3.0
+    )
+    videos, plain = list(World(config)), list(World(WorldConfig(num_videos=1500)))
+    shares = {
+        "comments": sum(bool(video.comments) for video in videos) / 1500,
+        "places": sum(video.place is not None for video in videos) / 1500,
+        "unsafe": sum(video.safety_level > 0 for video in videos) / 1500,
+        "odd": sum(video.texts.title != other.texts.title for video, other in zip(videos, plain, strict=True)) / 1500,
+    }
+    assert shares == pytest.approx({"comments": 0.1, "places": 0.8, "unsafe": 0.1, "odd": 0.05}, abs=0.03)
+    labels = [len(video.labels) for video in videos]
+    assert sum(labels) / 1500 > 4
+    assert sum(count >= 4 for count in labels) > 700
+    for video in videos[:200]:
+        assert len(set(video.labels)) == len(video.labels)
+
+
+def test_worlds_stay_what_they_were() -> None:
+    """Measurements were made on these worlds: a change of what they contain makes them worthless."""
+    shown = [
+        (v.video_id, v.secret, v.owner.nsid, v.texts.title, v.texts.description, v.texts.tags, v.posted, v.taken,
+         v.license, v.views, v.labels, v.true_actions, v.trouble, len(v.comments), v.place and v.place.country)
+        for v in World(WorldConfig())
+    ]  # fmt: skip
+    assert hashlib.sha256(repr(shown).encode()).hexdigest()[:16] == "276b06c998b713d7"
+
+
 def test_find_knows_its_own_ids_only() -> None:
     world = World(SMALL)
     for video in world:
@@ -137,6 +199,9 @@ def test_find_knows_its_own_ids_only() -> None:
         ({"actions": ()}, "actions must be one or more different names"),
         ({"num_videos": 1, "num_photos": 1}, "more videos than photos"),
         ({"min_seconds": 5.0, "max_seconds": 2.0}, "seconds must be in 0 < min <= max"),
+        ({"dates": "never"}, "dates must be one of even, growing, burst, got 'never'"),
+        ({"same_second": 300}, "nor same_second beyond num_videos"),
+        ({"unsafe_rate": -0.1}, "unsafe_rate must be between 0 and 1, got -0.1"),
         ({"wrong_label_rate": 1.5}, "wrong_label_rate must be between 0 and 1, got 1.5"),
     ],
 )
