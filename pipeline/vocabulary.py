@@ -1,7 +1,8 @@
 """Label sets -> concepts and queries: normalise, lemmatise, merge, with provenance (paper, section 3 and A.1).
 
-Two class names are one concept if, and only if, their lemmas are the same words in the same order: `HorseRiding` and
-`horse riding` are merged, `ride_horse` is not. All is offline: lemminflect ships its dictionary.
+Two class names are one concept if their lemmas are the same words in the same order: `HorseRiding` and `horse riding`
+are merged, `ride_horse` is not, unless a second tier is asked for (merge_order). All is offline: lemminflect ships its
+dictionary.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _NOT_A_WORD = re.compile(r"[^\w']|_")
 
 _GUARDED = {
-    "leaves": "leaf", "does": "do", "media": "media", "dice": "dice", "pants": "pants", "glasses": "glasses",
-    "evening": "evening", "wedding": "wedding", "bedding": "bedding", "clothing": "clothing", "us": "us",
-    "moped": "moped", "led": "led", "might": "might", "graffiti": "graffiti", "vegas": "vegas", "united": "united",
+    "leaves": "leaf", "does": "do", "games": "game", "things": "thing", "left": "left", "ground": "ground",
+    **{word: word for word in (
+        "lost", "media", "dice", "pants", "glasses", "sunglasses", "us", "moped", "led", "might", "graffiti", "vegas",
+        "united", "terraria", "evening", "wedding", "bedding", "clothing",
+        "angling", "bowling", "boxing", "carting", "coating", "engineering", "fencing", "flooring", "icing", "lighting",
+        "parking", "reining", "training",
+    )},
 }  # fmt: skip
-"""Words whose dictionary lemma is another word (leaves -> leave, does -> doe, evening -> even)."""
+"""Words whose dictionary lemma is another word (leaves -> leave, evening -> even), and things named by an -ing form
+that is not the act of the bare word: `bowling` is no bowl, `angling` no angle, `parking` no park."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,17 +99,30 @@ def lemmatise(text: str) -> str:
     return " ".join(map(lemma_of, normalise(text).split()))
 
 
-def _texts(raws: Iterable[str], lemma: str, search_text: SearchText) -> tuple[str, ...]:
+def search_texts(raws: Iterable[str], lemmas: str, *, search_text: SearchText) -> tuple[str, ...]:
+    """What to search for, sorted."""
     originals = {normalise(raw) for raw in raws}
-    chosen = {"lemma": {lemma}, "original": originals, "both": originals | {lemma}}
+    chosen = {"lemma": {lemmas}, "original": originals, "both": originals | {lemmas}}
     return tuple(sorted(chosen[search_text]))
 
 
-def merge_classes(names: Iterable[ClassName], *, search_text: SearchText = "lemma") -> list[Concept]:
+def merge_classes(
+    names: Iterable[ClassName],
+    *,
+    search_text: SearchText = "lemma",
+    merge_order: bool = False,
+    keep_apart: Iterable[str] = (),
+) -> list[Concept]:
     """One concept per lemma key, sorted by it, with every name it came from.
 
+    Args:
+        names: class names of any datasets.
+        search_text: what its queries are.
+        merge_order: also merge keys of the same words in another order (`ride horse`, `horse ride`).
+        keep_apart: keys that merge_order leaves alone.
+
     Raises:
-        UserError: a name has no letter or digit in it.
+        UserError: there are no names, a name has no letter or digit in it, or keep_apart has what is no key.
     """
     sources: dict[str, set[ClassName]] = {}
     for name in names:
@@ -111,39 +130,71 @@ def merge_classes(names: Iterable[ClassName], *, search_text: SearchText = "lemm
         if not key:
             raise UserError(f"class name {name.raw!r} of {name.dataset} has no word in it: remove it from the list")
         sources.setdefault(key, set()).add(name)
+    if not sources:
+        raise UserError("no class names: an empty vocabulary has nothing to search for")
+    if unknown := sorted(set(keep_apart) - set(sources)):
+        raise UserError(f"keep_apart {unknown[0]!r} is no concept: write it as in the column concept of merges.csv")
+    if merge_order:
+        sources = _merge_order(sources, set(keep_apart))
     return [
         Concept(
             concept=key,
-            query_texts=_texts((name.raw for name in sources[key]), key, search_text),
+            query_texts=search_texts((name.raw for name in sources[key]), key, search_text=search_text),
             sources=tuple(sorted(sources[key], key=lambda name: (name.dataset, name.raw))),
         )
         for key in sorted(sources)
     ]
 
 
+_ARTICLES = frozenset({"a", "an", "the"})
+_ORDER_MATTERS = frozenset({
+    "left", "right", "something", "from", "to", "into", "onto", "on", "in", "off", "over", "under", "behind", "with",
+    "of",
+})  # fmt: skip
+"""Words that give the others their place: `from left to right` is not `from right to left`."""
+
+
+def _merge_order(sources: dict[str, set[ClassName]], keep_apart: set[str]) -> dict[str, set[ClassName]]:
+    """The second tier: keys of the same words, articles apart, under the key that most names have.
+
+    Names in another order are merged only where one is written with a verb's -ing (`riding camel`, `camel ride`): nouns
+    put together (`dog sled`, `sled dog`) are two things.
+    """
+    bags: dict[tuple[str, ...], list[str]] = {}
+    for key in sources:
+        words = key.split()
+        fixed = key in keep_apart or not _ORDER_MATTERS.isdisjoint(words) or _is_template(sources[key])
+        bag = ("", key) if fixed else tuple(sorted(word for word in words if word not in _ARTICLES))
+        bags.setdefault(bag or ("", key), []).append(key)
+    merged: dict[str, set[ClassName]] = {}
+    for keys in bags.values():
+        groups = [keys]
+        if not any(_has_verb_form(name.raw) for key in keys for name in sources[key]):
+            groups = list(_same_order(keys).values())
+        for group in groups:
+            first = min(group, key=lambda key: (-len(sources[key]), len(key.split()), key))
+            merged[first] = set().union(*(sources[key] for key in group))
+    return merged
+
+
+def _is_template(names: set[ClassName]) -> bool:
+    return any(name.dataset.startswith("something_something") for name in names)
+
+
+def _has_verb_form(raw: str) -> bool:
+    return any(word.endswith("ing") and lemma_of(word) != word for word in normalise(raw).split())
+
+
+def _same_order(keys: list[str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for key in keys:
+        groups.setdefault(" ".join(word for word in key.split() if word not in _ARTICLES), []).append(key)
+    return groups
+
+
 def concept_queries(concepts: Iterable[Concept]) -> list[Query]:
     """A query per search text of each concept; a text that two concepts share is asked for each."""
     return [Query(text=text, concept=c.concept, kind="concept") for c in concepts for text in c.query_texts]
-
-
-def sentence_queries(
-    captions: Iterable[str], *, min_words: int = 5, max_words: int = 20, search_text: SearchText = "lemma"
-) -> list[Query]:
-    """Long-sentence queries from caption lines, one per distinct lemmatised sentence, in order of first appearance.
-
-    Captions with fewer words are as vague as a class name, longer ones match nothing; both are left out.
-    """
-    if not 1 <= min_words <= max_words:
-        raise UserError(f"sentences of {min_words} to {max_words} words: need 1 <= min_words <= max_words")
-    found: dict[str, str] = {}
-    for caption in captions:
-        if min_words <= len(normalise(caption).split()) <= max_words:
-            found.setdefault(lemmatise(caption), caption)
-    return [
-        Query(text=text, concept=key, kind="sentence")
-        for key, caption in found.items()
-        for text in _texts([caption], key, search_text)
-    ]
 
 
 _CONCEPTS = pa.schema([
@@ -154,14 +205,22 @@ _QUERIES = pa.schema([("text", pa.string()), ("concept", pa.string()), ("kind", 
 
 
 def merges_csv(concepts: Iterable[Concept]) -> str:
-    """The merges for people to review: `concept,dataset,raw`, a row per name of each concept with several names."""
+    """The merges for people to review: `concept,dataset,raw,tier`, a row per name of each concept with several names.
+
+    The tier is `lemma` where the name's own lemmas are the concept, `order` where merge_order brought it in.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["concept", "dataset", "raw"])
+    writer.writerow(["concept", "dataset", "raw", "tier"])
     for concept in concepts:
         if len(concept.sources) > 1:
-            writer.writerows([concept.concept, name.dataset, name.raw] for name in concept.sources)
+            writer.writerows([concept.concept, name.dataset, name.raw, tier(concept, name)] for name in concept.sources)
     return out.getvalue()
+
+
+def tier(concept: Concept, name: ClassName) -> Literal["lemma", "order"]:
+    """Why this name belongs to the concept."""
+    return "lemma" if lemmatise(name.raw) == concept.concept else "order"
 
 
 def _write_table(store: Store, key: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
