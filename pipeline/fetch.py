@@ -16,7 +16,7 @@ import requests
 from pipeline.errors import Dropped, Transient
 from pipeline.limits import Permits, backoff_seconds, wait
 from pipeline.records import LOCAL_SOURCES, Rendition, VideoRecord
-from pipeline.transfer import Deadlines, Session, check_status, receive, send
+from pipeline.transfer import Deadlines, Session, Throttled, check_status, receive, send
 
 _LABELS = ("288p", "360p", "700", "site", "site mp4", "720p", "hd", "hd mp4", "appletv", "iphone_wifi", "mobile mp4")
 """Flickr's labels for which it gives no size, smallest that is good enough first."""
@@ -34,8 +34,8 @@ class FetchSettings:
     deadlines: Deadlines = field(default_factory=lambda: Deadlines(min_bytes_per_second=1024.0))
 
 
-def choose(renditions: Sequence[Rendition], *, short_side: int) -> Rendition:
-    """The smallest rendition whose short side covers `short_side`, else the largest.
+def ranked(renditions: Sequence[Rendition], *, short_side: int) -> list[Rendition]:
+    """The best rendition first: the smallest whose short side covers `short_side`, then the largest of the others.
 
     Raises:
         Dropped: `no_video_url`, there is none.
@@ -50,7 +50,7 @@ def choose(renditions: Sequence[Rendition], *, short_side: int) -> Rendition:
         label = rendition.label.lower()
         return (1, _LABELS.index(label) if label in _LABELS else len(_LABELS))
 
-    return min(renditions, key=cost)
+    return sorted(renditions, key=cost)
 
 
 def fetch(record: VideoRecord, target: Path, *, session: Session, permits: Permits, settings: FetchSettings) -> str:
@@ -62,7 +62,21 @@ def fetch(record: VideoRecord, target: Path, *, session: Session, permits: Permi
     """
     if record.dropped:
         raise Dropped(record.dropped, "as the crawl found it")
-    url = choose(record.renditions, short_side=256).url
+    missing = None
+    for rendition in ranked(record.renditions, short_side=256):
+        try:
+            return _fetch_one(record, rendition.url, target, session, permits, settings)
+        except Dropped as drop:
+            if drop.reason != "gone":
+                raise
+            missing = drop  # perhaps only this rendition: a crawl by plan D has not asked which there are
+    assert missing is not None
+    raise missing
+
+
+def _fetch_one(
+    record: VideoRecord, url: str, target: Path, session: Session, permits: Permits, settings: FetchSettings
+) -> str:
     if _scheme(url) == "file":
         if record.source not in LOCAL_SOURCES:  # an answer from the web must never name a file of ours
             raise Dropped("no_video_url", f"{record.source} named a local file")
@@ -112,7 +126,7 @@ class _Host:
             check_status(response)
         except Transient as error:
             seconds = backoff_seconds(self.attempt, asked=error.retry_after_seconds)
-            self.permits.throttled(urlsplit(url).netloc, seconds)
+            self.permits.throttled(urlsplit(url).netloc, seconds, slower=isinstance(error, Throttled))
             raise Transient(error.detail, error.reason, seconds) from error
 
 

@@ -1,37 +1,60 @@
-"""The Flickr client: flickrapi made safe with typed errors, deadlines, a session of its own and no redirects."""
+"""The Flickr client: flickrapi made safe with typed errors, deadlines, a session of its own and no redirects.
+
+Keys come from the environment: FLICKR_API_KEY and FLICKR_API_SECRET, and where collaborators lend theirs,
+FLICKR_API_KEYS as `key:secret key:secret`. Each key has a budget of its own. That is no way around Flickr's limit:
+it is meant for one application with all its users, Flickr also looks at other things than the key, and several keys of
+one person are an abuse for which all of them are switched off. So keys are for different people who agreed to it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import logging
+import math
 import os
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import flickrapi
 import requests
 from flickrapi.auth import OAuthFlickrInterface
 
+from pipeline import limits
 from pipeline.errors import Dropped, Transient, UserError
-from pipeline.limits import FLICKR_CALLS_PER_HOUR, LocalPermits, Permits, Rate, backoff_seconds, wait
-from pipeline.transfer import Deadlines, Session, check_status, receive, send
+from pipeline.limits import FLICKR_CALLS_PER_HOUR, LocalPermits, Permits, Rate
+from pipeline.transfer import Deadlines, Session, Throttled, check_status, receive, send
 
 FLICKR_REST_URL = "https://api.flickr.com/services/rest/"
 EXTRAS = (
     "description,license,date_upload,date_taken,owner_name,last_update,geo,tags,machine_tags,views,media,path_alias,"
     "count_comments"
 )
+logger = logging.getLogger(__name__)
+
 _KEY_VARIABLE = "FLICKR_API_KEY"
 _SECRET_VARIABLE = "FLICKR_API_SECRET"
+_KEYS_VARIABLE = "FLICKR_API_KEYS"
 _MAX_ANSWER_BYTES = 64 << 20
-_TRANSIENT_CODES = frozenset({0, 10, 105, 201})
-_REFUSED_KEY = 100
-_PAST_THE_CAP = 20
-_FIRST_CALL_ATTEMPTS = 2
+_LONGEST_COMMON_PAUSE_SECONDS = 5.0
 _LOGGERS_THAT_TELL_KEYS = ("oauthlib", "requests_oauthlib", "flickrapi")
+
+_BUSY = frozenset({0, 10, 105, 201})
+"""Codes of a failure of the moment, in answers with HTTP 200."""
+_BAD_KEY = frozenset({96, 97, 98, 100})
+"""Codes of a key that is not valid, or whose secret does not sign for it."""
+_OUR_MISTAKE = frozenset({95, 111, 112, 114, 115, 116})
+"""Codes that every later call would get too: no TLS, a format, method or address that Flickr does not know."""
+_COMMON_CODES = 95
+"""From here on codes speak of the service, below of one method's arguments."""
+
+Parameter = str | int | float | bool | Sequence[str | int] | None
+"""A bool is sent as 1 or 0, a list joined by commas, None not at all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,15 +65,24 @@ class FlickrSettings:
     contact: str = ""
     """Your mail address or page, sent in the User-Agent so that Flickr can reach you."""
     calls_per_hour: float = 3240.0
-    """For one key; 90 % of Flickr's ceiling of 3,600, which only a server on loopback may exceed."""
+    """For one key; 90 % of Flickr's ceiling of 3,600, which only a server on loopback may exceed. What keeps every
+    sliding hour under the ceiling, restarts included, allows 3,464 at most."""
     media_per_second: float = 1.0
     """Requests a second to each media host, to begin with; 429 and 503 lower it."""
-    max_attempts: int = 5
+    pause_seconds: float | None = None
+    """A key's shortest pause after 429 or 503 without Retry-After, doubling up to 15 minutes; by default 30 s, and for
+    a server on loopback 0.1 s."""
+    max_attempts: int = 8
+    """Tries of one call; with the pauses above, 429 is waited out for three quarters of an hour."""
     deadlines: Deadlines = field(default_factory=lambda: Deadlines(total_seconds=60.0))
 
     def __post_init__(self) -> None:
         if self.calls_per_hour <= 0 or self.media_per_second <= 0:
             raise ValueError("calls_per_hour and media_per_second must be positive")
+        if (self.pause_seconds or 0) < 0 or self.max_attempts < 1:
+            raise ValueError("pause_seconds must be 0 or more and max_attempts at least 1")
+        if not (self.contact.isascii() and self.contact.isprintable()):
+            raise ValueError(f"contact {self.contact!r} goes into an HTTP header: use plain ASCII characters")
         if self.calls_per_hour > FLICKR_CALLS_PER_HOUR and not is_loopback(self.rest_url):
             raise ValueError(
                 f"calls_per_hour {self.calls_per_hour:g} is over Flickr's limit of {FLICKR_CALLS_PER_HOUR} for a key: "
@@ -62,42 +94,91 @@ class FlickrSettings:
         """Who we are, honestly."""
         return f"noisyactions/0.1 ({self.contact})"
 
+    @property
+    def key_rate(self) -> Rate:
+        """What each key may do."""
+        ceiling = max(FLICKR_CALLS_PER_HOUR, math.ceil(self.calls_per_hour))
+        return Rate(per_second=self.calls_per_hour / 3600, burst=5, per_hour=ceiling)
+
 
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine."""
-    host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return False
 
 
-def require_access(settings: FlickrSettings) -> None:
-    """Check before any work that a crawl can begin, with one call of Flickr's echo.
+def key_budgets(settings: FlickrSettings) -> tuple[str, ...]:
+    """The budget names of the keys in the environment, none if there is no key; a name tells no key.
 
     Raises:
-        UserError: no key in the environment, no contact, a key that is refused, or nobody at the address.
+        UserError: FLICKR_API_KEYS is not `key:secret key:secret`.
     """
-    _key()
+    return tuple(_budget(settings, key) for key in _keys())
+
+
+def require_access(settings: FlickrSettings, permits: Permits | None = None) -> None:
+    """Check before any work that a crawl can begin, with one call of Flickr's echo for each key.
+
+    Without `permits` it takes them from the budgets that this machine's processes share.
+
+    Raises:
+        UserError: no key in the environment, no contact, no key that is accepted, or nobody at the address.
+    """
+    if permits is None:
+        rates = dict.fromkeys(key_budgets(settings), settings.key_rate)
+        permits = LocalPermits(rates, default=settings.key_rate, folder=limits.state_folder())
+    flickr = Flickr(replace(settings, max_attempts=2), permits)
     if not settings.contact:
         raise UserError("no contact: give --flickr.contact you@example.org, it goes into the User-Agent")
-    flickr = Flickr(replace(settings, max_attempts=_FIRST_CALL_ATTEMPTS), LocalPermits({}, default=Rate(per_second=1)))
     try:
-        flickr.call("flickr.test.echo")
+        flickr.check_keys()
     except Transient as error:
+        if isinstance(error, _NotTheApi):
+            raise UserError(str(error)) from error
         if error.reason in ("connection", "timeout"):
             raise UserError(f"{settings.rest_url} cannot be reached ({error}): check the network") from error
         # Otherwise it is there, only busy: the crawl itself knows how to wait.
 
 
-def _key() -> tuple[str, str]:
-    key = os.environ.get(_KEY_VARIABLE, "")
-    if not key:
-        raise UserError(
-            f"no Flickr API key: set {_KEY_VARIABLE} (and {_SECRET_VARIABLE}) in the environment; "
-            "flickr.com/services/apps/create gives one"
-        )
-    return key, os.environ.get(_SECRET_VARIABLE, "")
+def _keys() -> dict[str, str]:
+    """Secrets by key, as the environment has them."""
+    keys = {}
+    if os.environ.get(_KEY_VARIABLE):
+        keys[os.environ[_KEY_VARIABLE]] = os.environ.get(_SECRET_VARIABLE, "")
+    for place, pair in enumerate(os.environ.get(_KEYS_VARIABLE, "").split(), 1):
+        key, colon, secret = pair.partition(":")
+        if not key or not colon:
+            raise UserError(f"entry {place} of {_KEYS_VARIABLE} is not `key:secret`: separate several with spaces")
+        keys.setdefault(key, secret)
+    return keys
+
+
+def _short(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+def _budget(settings: FlickrSettings, key: str) -> str:
+    """By server and key: two keys share no budget, nor do a sandbox and Flickr, but Flickr's hosts do."""
+    try:
+        url = urlsplit(settings.rest_url)
+        host, port, ours = url.hostname or "", url.port, is_loopback(settings.rest_url)
+    except ValueError:  # no address at all; sending will tell
+        host, port, ours = "", None, False
+    if f".{host}".endswith(".flickr.com"):
+        host, port = "flickr.com", None
+    place = host if port is None else f"{host}:{port}"
+    return f"{'sandbox:' if ours else limits.KEY_PREFIX}{place}:{_short(key)}"
+
+
+class _NotTheApi(Transient):
+    """The address answers, but as Flickr's API would not: a redirect, not found, a password."""
+
+
+class _RefusedKey(Exception):
+    """This key is not accepted; others may be."""
 
 
 class _Signed(OAuthFlickrInterface):  # type: ignore[misc]  # flickrapi has no types
@@ -118,48 +199,23 @@ class _Signed(OAuthFlickrInterface):  # type: ignore[misc]  # flickrapi has no t
                 return b"".join(receive(response, self._deadlines, max_bytes=_MAX_ANSWER_BYTES))
         except Dropped as drop:  # of the server, not of a video: Flickr says `not found` with HTTP 200
             if response.status_code in (401, 404, 410) or response.is_redirect:
-                raise UserError(f"{drop.detail}: check FLICKR_REST_URL, its default is {FLICKR_REST_URL}") from drop
+                hint = f"{drop.detail}: check FLICKR_REST_URL, its default is {FLICKR_REST_URL}"
+                raise _NotTheApi(hint, "http_4xx") from drop
             raise Transient(drop.detail, "http_4xx") from drop
 
 
-class Flickr:
-    """Calls of Flickr's API within the budget of the key, tried again while the trouble is Flickr's."""
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One key, ready to ask."""
 
-    def __init__(self, settings: FlickrSettings, permits: Permits) -> None:
-        key, secret = _key()
-        for name in _LOGGERS_THAT_TELL_KEYS:
-            logging.getLogger(name).setLevel(logging.WARNING)
-        self._settings = settings
-        self._permits = permits
-        self._api = flickrapi.FlickrAPI(key, secret, format="json", store_token=False, cache=False)
-        self._api.REST_URL = settings.rest_url
-        self._api.flickr_oauth = _Signed(key, secret, self._api.token_cache, settings)
+    short: str
+    """What may be told of it: the first 8 digits of its SHA-256."""
+    budget: str
+    api: flickrapi.FlickrAPI = field(repr=False)
 
-    def call(self, method: str, **parameters: str | int) -> dict[str, Any]:
-        """Flickr's answer to one method, parsed from JSON.
-
-        Raises:
-            Dropped: `gone` or `private`, as far as Flickr tells them apart; `http_4xx` for a page past a search's end.
-            Transient: Flickr cannot answer now, even after `max_attempts` tries.
-            UserError: the key is refused, or the method's arguments are wrong.
-        """
-        for attempt in range(1, self._settings.max_attempts + 1):
-            wait(self._permits, "flickr")
-            try:
-                return self._once(method, parameters)
-            except Transient as error:
-                if attempt == self._settings.max_attempts:
-                    error.add_note(f"{method} after {attempt} tries")
-                    raise
-                seconds = backoff_seconds(attempt, asked=error.retry_after_seconds)
-                if error.reason in ("http_4xx", "http_5xx"):
-                    self._permits.throttled("flickr", seconds)
-                else:
-                    time.sleep(seconds)
-        raise AssertionError("unreachable")
-
-    def _once(self, method: str, parameters: dict[str, str | int]) -> dict[str, Any]:
-        body = self._api.do_flickr_call(method, format="json", nojsoncallback=1, **parameters)
+    def ask(self, method: str, parameters: dict[str, str], expect: str | None) -> dict[str, Any]:
+        """One try; signed anew each time, for a nonce counts once."""
+        body = self.api.do_flickr_call(method, format="json", nojsoncallback=1, **parameters)
         try:
             answer = json.loads(body)
         except (ValueError, RecursionError) as error:
@@ -167,20 +223,126 @@ class Flickr:
         if not isinstance(answer, dict) or answer.get("stat") not in ("ok", "fail"):
             raise Transient(f"{method}: an answer without stat", "http_5xx")
         if answer["stat"] == "fail":
-            raise _refusal(method, int(answer.get("code", 0)), str(answer.get("message", "")))
+            raise _refusal(method, answer, about_video="photo_id" in parameters)
+        if expect is not None and not isinstance(answer.get(expect), dict):
+            raise Transient(f"{method}: an answer without {expect!r}", "http_5xx")
         return answer
 
 
-def _refusal(method: str, code: int, message: str) -> Exception:
+class Flickr:
+    """Calls of Flickr's API within the budgets of the keys, tried again while the trouble is Flickr's.
+
+    Several keys take turns, whatever they are answered: to go on with another key while one is told to slow down
+    would be the evasion that the limit forbids. Build one in each process: it holds keys and is not to be pickled.
+    """
+
+    def __init__(self, settings: FlickrSettings, permits: Permits) -> None:
+        for name in _LOGGERS_THAT_TELL_KEYS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        pause = settings.pause_seconds
+        self._pause_seconds = pause if pause is not None else 0.1 if is_loopback(settings.rest_url) else 30.0
+        self._max_attempts = settings.max_attempts
+        self._permits = permits
+        self._keys = deque(_key(settings, key, secret) for key, secret in _keys().items())
+        if not self._keys:
+            raise UserError(
+                f"no Flickr API key: set {_KEY_VARIABLE} (and {_SECRET_VARIABLE}) in the environment; "
+                "flickr.com/services/apps/create gives one"
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Flickr client holds API keys: make it in the process that uses it")
+
+    def call(self, method: str, *, expect: str | None = None, **parameters: Parameter) -> dict[str, Any]:
+        """Flickr's answer to one method, parsed from JSON.
+
+        `expect` names the part without which the answer is garbled: `photos`, `photo`, `sizes`, `comments`.
+
+        Raises:
+            Dropped: `gone` or `private`, as far as Flickr tells them apart; `http_4xx` for what Flickr does not do
+                with these arguments, such as a page past a search's end.
+            Transient: Flickr cannot answer now, even after `max_attempts` tries.
+            UserError: no key is accepted, or no call of this kind can ever succeed.
+        """
+        sent = {name: _plain(value) for name, value in parameters.items() if value is not None}
+        attempt = 1
+        while True:
+            key = self._next_key()
+            limits.wait(self._permits, key.budget)
+            try:
+                return key.ask(method, sent, expect)
+            except _RefusedKey as refusal:
+                self._set_aside(key, refusal)
+            except Transient as error:
+                alone = self._back_off(key, error, attempt)
+                if attempt >= self._max_attempts:
+                    error.add_note(f"{method} after {attempt} tries")
+                    raise
+                time.sleep(alone)
+                attempt += 1
+
+    def check_keys(self) -> None:
+        """Ask for an echo with each key; one that is refused is set aside. Raises what `call` does."""
+        for _ in range(len(self._keys)):
+            self.call("flickr.test.echo")
+
+    def _next_key(self) -> _Key:
+        self._keys.rotate(-1)
+        return self._keys[-1]
+
+    def _set_aside(self, key: _Key, refusal: _RefusedKey) -> None:
+        if len(self._keys) == 1:
+            raise UserError(f"the API key is refused ({refusal}): check {_KEY_VARIABLE}, or ask Flickr about the key")
+        self._keys.remove(key)
+        logger.warning("API key %s is refused (%s): set aside, %d left", key.short, refusal, len(self._keys))
+
+    def _back_off(self, key: _Key, error: Transient, attempt: int) -> float:
+        """Pause the key for everybody as the trouble asks for; the seconds that this worker should add alone."""
+        asked = error.retry_after_seconds
+        if isinstance(error, Throttled):
+            base = 2 * self._pause_seconds  # for jitter takes up to a half
+            seconds = limits.backoff_seconds(attempt, asked=asked, base=base, ceiling=limits.MAX_PAUSE_SECONDS)
+            logger.warning("%s: API key %s pauses for %.0f s", error, key.short, seconds)
+            self._permits.throttled(key.budget, seconds)
+            return 0.0
+        seconds = limits.backoff_seconds(attempt, asked=asked)
+        if error.reason in ("http_4xx", "http_5xx"):  # one bad answer must not hold up all others for long
+            common = seconds if asked is not None else min(seconds, _LONGEST_COMMON_PAUSE_SECONDS)
+            self._permits.throttled(key.budget, common, slower=False)
+        return seconds
+
+
+def _key(settings: FlickrSettings, key: str, secret: str) -> _Key:
+    api = flickrapi.FlickrAPI(key, secret, format="json", store_token=False, cache=False)
+    api.REST_URL = settings.rest_url
+    api.flickr_oauth = _Signed(key, secret, api.token_cache, settings)
+    return _Key(_short(key), _budget(settings, key), api)
+
+
+def _plain(value: Parameter) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value)
+    return ",".join(str(item) for item in value or ())
+
+
+def _refusal(method: str, answer: dict[str, Any], *, about_video: bool) -> Exception:
+    """What a `stat=fail` means: one odd answer must not end the job, unless all others would be alike."""
+    message = str(answer.get("message", ""))
+    try:
+        code = int(str(answer["code"]))
+    except (KeyError, ValueError):
+        return Transient(f"{method}: refused without a code: {message}", "http_5xx")
     told = f"{method}: error {code}: {message}"
-    if code in _TRANSIENT_CODES:
+    if code in _BAD_KEY:
+        return _RefusedKey(message)
+    if code in _OUR_MISTAKE or "parameter missing" in message.lower():
+        return UserError(told)
+    if code in _BUSY or (code >= _COMMON_CODES and code != 99):
         return Transient(told, "http_5xx")
-    if code == _REFUSED_KEY:
-        return UserError(f"the API key is refused ({message}): check {_KEY_VARIABLE}, or ask Flickr about the key")
-    if code == _PAST_THE_CAP:
-        return Dropped("http_4xx", told)
-    if code == 1 and "not found" in message.lower():
+    if about_video and (code == 5 or (code == 1 and "not found" in message.lower())):
         return Dropped("gone", told)
-    if code in (2, 99):
+    if about_video and code in (2, 99):
         return Dropped("private", told)
-    return UserError(told)
+    return UserError(told) if code == 99 else Dropped("http_4xx", told)

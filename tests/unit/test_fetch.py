@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.answers import renditions_of_sizes
 from pipeline.errors import Dropped, Transient
-from pipeline.fetch import FetchSettings, choose, fetch
+from pipeline.fetch import FetchSettings, fetch, ranked
 from pipeline.limits import LocalPermits, Rate
 from pipeline.records import Rendition, VideoRecord
 from pipeline.sandbox import answers as sandbox
@@ -121,21 +121,24 @@ def test_the_host_that_throttles_pauses_for_everybody_and_no_other(
     class Noted(LocalPermits):
         def __init__(self) -> None:
             super().__init__({}, default=Rate(per_second=1e6))
-            self.paused: list[tuple[str, float]] = []
+            self.paused: list[tuple[str, float, bool]] = []
 
-        def throttled(self, name: str, seconds: float) -> None:
-            self.paused.append((name, seconds))
+        def throttled(self, name: str, seconds: float, *, slower: bool = True) -> None:
+            self.paused.append((name, seconds, slower))
 
     media = server.base_url.replace("127.0.0.1", "localhost").removeprefix("http://")
     redirect = (
         f"HTTP/1.1 302 Found\r\nLocation: http://{media}/video/1/2/360p.mp4\r\nContent-Length: 0\r\n\r\n".encode()
     )
-    server.set_faults([Fault(kind="429_seconds", host="live", seconds=7)])
-    permits = Noted()
     once = replace(SETTINGS, max_attempts=1)
-    with pytest.raises(Transient):
-        fetch(from_web(raw_server(redirect)), tmp_path / "out", session=session, permits=permits, settings=once)
-    assert permits.paused == [(media, 7.0)]
+    for kind, seconds, slower in (("429_seconds", 7.0, True), ("503", None, True), ("500", None, False)):
+        server.set_faults([Fault(kind=kind, host="live", seconds=7)])
+        permits = Noted()
+        with pytest.raises(Transient):
+            fetch(from_web(raw_server(redirect)), tmp_path / "out", session=session, permits=permits, settings=once)
+        [(host, paused, slowed)] = permits.paused
+        assert (host, slowed) == (media, slower)
+        assert paused == (seconds or pytest.approx(0.4, abs=0.2))
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://h/x", "http://[half/", "data:,x"])
@@ -184,22 +187,42 @@ def test_local_files_are_copied_within_the_limit(session: Session, permits: Loca
         fetch(record, Path("/dev/full"), session=session, permits=permits, settings=SETTINGS)
 
 
+def test_a_rendition_that_is_not_there_gives_way_to_the_next(
+    server: SandboxServer, session: Session, permits: LocalPermits, tmp_path: Path
+) -> None:
+    server.set_faults([])
+    record = record_of(server)
+    there = next(r for r in record.renditions if r.label == "360p" or r.label == "Site MP4" or r.label == "700")
+    guessed = [Rendition(label="288p", url=f"{server.base_url}/photos/x/{record.video_id}/play/288x/0/"), there]
+    digest = fetch(
+        replace(record, renditions=tuple(guessed)), tmp_path / "v", session=session, permits=permits, settings=SETTINGS
+    )
+    assert hashlib.sha256((tmp_path / "v").read_bytes()).hexdigest() == digest
+    with pytest.raises(Dropped, match="gone"):
+        fetch(
+            replace(record, renditions=(guessed[0],) * 2),
+            tmp_path / "w", session=session, permits=permits, settings=SETTINGS,
+        )  # fmt: skip
+
+
 def sized(label: str, side: int | None) -> Rendition:
     return Rendition(label=label, url=label, width=None if side is None else side * 2, height=side)
 
 
 def test_the_smallest_rendition_that_is_good_enough_is_taken() -> None:
     every = [sized("720p", 720), sized("288p", 288), sized("360p", 360), sized("tiny", 100), sized("700", None)]
-    assert choose(every, short_side=256).label == "288p"
-    assert choose(every, short_side=300).label == "360p"
-    assert choose([sized("tiny", 100), sized("small", 200)], short_side=256).label == "small"
-    assert choose([sized("orig", None), sized("iphone_wifi", None), sized("700", None)], short_side=256).label == "700"
+    assert ranked(every, short_side=256)[0].label == "288p"
+    assert ranked(every, short_side=300)[0].label == "360p"
+    assert ranked([sized("tiny", 100), sized("small", 200)], short_side=256)[0].label == "small"
+    assert (
+        ranked([sized("orig", None), sized("iphone_wifi", None), sized("700", None)], short_side=256)[0].label == "700"
+    )
     with pytest.raises(Dropped, match="no_video_url"):
-        choose([], short_side=256)
+        ranked([], short_side=256)
 
 
 @given(sides=st.lists(st.integers(1, 4000), min_size=1), wanted=st.integers(1, 4000))
 def test_no_rendition_that_covers_is_smaller_than_the_one_taken(sides: list[int], wanted: int) -> None:
-    taken = choose([sized(str(side), side) for side in sides], short_side=wanted).height
+    taken = ranked([sized(str(side), side) for side in sides], short_side=wanted)[0].height
     enough = [side for side in sides if side >= wanted]
     assert taken == (min(enough) if enough else max(sides))

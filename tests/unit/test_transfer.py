@@ -1,5 +1,8 @@
+import contextlib
 import gzip
+import pickle
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -10,7 +13,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from pipeline.errors import Dropped, Transient
-from pipeline.transfer import Deadlines, Session, check_status, receive, retry_after, send
+from pipeline.transfer import Deadlines, Session, Throttled, check_status, receive, retry_after, send
 
 RawServer = Callable[..., str]
 SHORT = Deadlines(connect_seconds=2.0, silence_seconds=0.5, total_seconds=1.0)
@@ -106,6 +109,90 @@ def test_a_host_that_never_answers_and_one_that_is_not_there(session: Session) -
         get(session, url)
     with pytest.raises(Transient, match="no connection"):
         get(session, "http://[not-an-address/")
+
+
+@contextlib.contextmanager
+def dripping(at_once: bytes, drop: bytes) -> Iterator[str]:
+    """A server that answers with the first bytes, and then with the others again and again, never silent for long."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        stopped = threading.Event()
+
+        def work() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(at_once)
+                while not stopped.wait(0.05):
+                    connection.sendall(drop)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            stopped.set()
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    ("at_once", "drop"),
+    [
+        (b"", b"H"),  # a status line without end
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b"a"),  # a header without end
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),  # headers without end
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", b"b"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nb\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"0"),  # a chunk's size without end
+    ],
+    ids=["status", "header", "headers", "body", "chunks", "size"],
+)
+def test_what_drips_is_cut_at_the_deadline_headers_too(session: Session, at_once: bytes, drop: bytes) -> None:
+    began = time.monotonic()
+    with dripping(at_once, drop) as url, pytest.raises(Transient) as caught:
+        get(session, url)
+    assert caught.value.reason == "timeout"
+    assert 0.9 < time.monotonic() - began < 1.8
+
+
+def test_a_connection_is_used_again_after_a_deadline_nearly_met(session: Session) -> None:
+    answer = http(b"hello", "Content-Length: 5")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = []
+
+        def work() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                for delay in (0.45, 0.45, 0.45):
+                    served.append(connection.recv(65536))
+                    time.sleep(delay)
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        assert [get(session, url) for _ in range(3)] == [b"hello"] * 3  # each exchange has a deadline of its own
+        thread.join()
+    assert len(served) == 3
+
+
+def test_no_cookie_is_kept(session: Session, raw_server: RawServer) -> None:
+    with send(session, requests.Request("GET", raw_server(http(b"", "Set-Cookie: visit=1; path=/"))), SHORT):
+        assert len(session.cookies) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "family"), [(429, Throttled), (503, Throttled), (500, Transient), (502, Transient), (504, Transient)]
+)
+def test_who_asks_for_less_is_told_from_who_stumbles(
+    session: Session, raw_server: RawServer, status: int, family: type[Transient]
+) -> None:
+    with pytest.raises(Transient, match=f"HTTP {status} from") as caught:
+        get(session, raw_server(http(b"", "Retry-After: 7", status=f"{status} Some Words")))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert type(again) is family
+    assert again.retry_after_seconds == 7
+    assert again.reason == ("http_4xx" if status == 429 else "http_5xx")
 
 
 def test_retry_after_is_read_in_seconds_and_as_a_date() -> None:
