@@ -15,18 +15,19 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.crawl import default_flickr, enrich, flickr_rates
+from jobs import crawl
+from jobs.crawl import default_flickr, flickr_rates
 from jobs.launch import Where, session, work_through
 from jobs.progress import say, show_outcomes
 from pipeline.build import JOB, OUTAGES, BuildSettings, BuildWorker, build_units, ledger_settings
-from pipeline.crawl import read_records
+from pipeline.catalogue import read_records
 from pipeline.downstream import Downstream, read_hmdb51, read_ucf101, write_downstream
 from pipeline.errors import UserError
-from pipeline.flickr import FlickrSettings, require_access
+from pipeline.flickr import FlickrSettings
 from pipeline.limits import Permits
 from pipeline.records import VideoRecord
 from pipeline.shards import read_rows
-from pipeline.sources import folder_records, id_records, table_records
+from pipeline.sources import folder_records, table_records
 from pipeline.store import Store, open_store
 from pipeline.units import Ledger
 
@@ -69,10 +70,12 @@ def run(config: Config) -> int:
         settings = _polite(config)
         ledger = Ledger(store, JOB, ledger_settings(records, settings))
         units = build_units(records, videos_per_shard=settings.videos_per_shard)
+        done = ledger.open()
+        left = [unit for unit in units if unit.name not in done]
         tally = work_through(
-            units,
+            left,
             partial(make_builder, ledger, settings),
-            done=ledger.open(),
+            done=len(units) - len(left),
             label="build",
             where=config.where,
             rates=flickr_rates(config.flickr),
@@ -104,12 +107,12 @@ def _records(config: Config, store: Store) -> list[VideoRecord]:
     if config.hmdb51 is not None:
         return _downstream(store, read_hmdb51(config.hmdb51, split=config.official_split))
     if config.ids is not None:
-        require_access(config.flickr)
-        listed = id_records(config.ids, classes=config.id_classes)
-        records, tally = enrich(store, listed, flickr=config.flickr, where=config.where)
-        if tally.set_aside:
-            raise UserError(f"{len(tally.set_aside)} chunks of ids could not be looked up: run the same command again")
-        return records
+        asked = crawl.Config(
+            root=config.root, ids=config.ids, id_classes=config.id_classes, min_videos=1,
+            flickr=config.flickr, where=config.where,
+        )  # fmt: skip
+        if crawl.run(asked):
+            raise UserError("some ids could not be looked up (above): run the same command again")
     return read_records(store)
 
 

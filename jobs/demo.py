@@ -110,9 +110,9 @@ def _gather(config: Config, root: str) -> None:
         _stage("vocabulary: names of actions -> queries")
         _well(vocabulary.run(vocabulary.Config(root=root, names=ACTIONS)))
         _stage("plan: what the crawl will cost")
-        _well(plan.run(plan.Config(root=root, flickr=flickr, labels_per_video=1.3)))
+        _well(plan.run(plan.Config(root=root, flickr=flickr, min_videos=5)))
         _stage("crawl: queries -> records")
-        _well(crawl.run(crawl.Config(root=root, flickr=flickr, where=where)))
+        _well(crawl.run(crawl.Config(root=root, flickr=flickr, where=where, min_videos=5)))
         _stage("build: records -> shards")
         settings = BuildSettings(videos_per_shard=max(20, config.videos // 8))
         _well(build.run(build.Config(root=root, flickr=flickr, where=where, settings=settings)))
@@ -143,14 +143,13 @@ def _port(folder: Path) -> int:
 @contextlib.contextmanager
 def _sandbox_key() -> Iterator[None]:
     """The sandbox's own key in the environment; a real one is never sent there."""
-    before = os.environ.get("FLICKR_API_KEY")
+    before = {name: os.environ.pop(name, None) for name in ("FLICKR_API_KEY", "FLICKR_API_KEYS")}
     os.environ["FLICKR_API_KEY"] = "sandbox"
     try:
         yield
     finally:
         del os.environ["FLICKR_API_KEY"]
-        if before is not None:
-            os.environ["FLICKR_API_KEY"] = before
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 def _downstream(config: Config, ucf101: str) -> None:

@@ -87,7 +87,7 @@ def _machine() -> str:
 
 
 def _flickr_key() -> str:
-    there = bool(os.environ.get("FLICKR_API_KEY"))
+    there = os.environ.get("FLICKR_API_KEY") or os.environ.get("FLICKR_API_KEYS")
     return "set" if there else "not set: needed by plan and crawl only (the demo brings its own)"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.progress import Bar, say, show_table
-from pipeline.limits import LocalPermits, Rate
+from pipeline.limits import LocalPermits, Permits, Rate, state_folder
 from pipeline.units import Finished, MakeWorker, SetAside, Unit, work_here
 
 if TYPE_CHECKING:  # torch is imported by the verbs that train, not by a crawl
@@ -38,7 +38,7 @@ class Where:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rates:
-    """Request budgets by name (`flickr`, media hosts) and for names that are not listed."""
+    """Request budgets by name (of each API key, media hosts) and for names that are not listed."""
 
     named: Mapping[str, Rate] = field(default_factory=dict)
     default: Rate = field(default_factory=lambda: Rate(per_second=1.0))
@@ -85,42 +85,54 @@ def run_units(
     """Run units where the user wants them; the same units give the same outputs anywhere."""
     rates = rates or Rates()
     if where.workers == 0:
-        yield from work_here(units, make_worker, permits=LocalPermits(rates.named, default=rates.default))
+        yield from work_here(units, make_worker, permits=request_permits(where, rates))
         return
     if not units:
         return
     with session(where):  # comes first: it decides what Ray is imported with
-        from cluster.limits import start_permits
         from cluster.pool import PoolSettings
         from cluster.pool import run_units as run_on_actors
 
-        permits = start_permits(rates.named, default=rates.default)
         settings = PoolSettings(workers=where.workers, unit_seconds=3600 * where.unit_hours * where.workers)
-        yield from run_on_actors(units, make_worker, permits=permits, settings=settings)
+        yield from run_on_actors(units, make_worker, permits=request_permits(where, rates), settings=settings)
+
+
+def request_permits(where: Where, rates: Rates) -> Permits:
+    """The budgets of requests: this machine's, or within a `session` the cluster's."""
+    if where.workers == 0:
+        return LocalPermits(rates.named, default=rates.default, folder=state_folder())
+    from cluster.limits import start_permits
+
+    return start_permits(rates.named, default=rates.default)
 
 
 def work_through(
-    units: Sequence[Unit],
+    left: Sequence[Unit],
     make_worker: MakeWorker,
     *,
-    done: set[str],
+    done: int,
     label: str,
     where: Where,
     rates: Rates | None = None,
+    note: Callable[[Mapping[str, int]], str] | None = None,
 ) -> Tally:
-    """Run the units that are not done yet, with progress, and tell how it went."""
+    """Run the units that are left, with progress, and tell how it went.
+
+    `note` turns a finished unit's counts into the words beside the rate; else they are the most frequent outcomes.
+    """
     tally = Tally()
-    left = [unit for unit in units if unit.name not in done]
-    total = len(units)
-    with Bar(label, total=total, noun="units", done=total - len(left)) as bar:
+    total = len(left) + done
+    with Bar(label, total=total, noun="units", done=done) as bar:
         for result in run_units(left, make_worker, where=where, rates=rates):
+            words = ""
             if isinstance(result, SetAside):
                 tally.set_aside.append(result)
             else:
                 tally.counts.update(result.counts)
                 total += len(result.added)
                 bar.expect(total)
-            bar.advance(note=" ".join(f"{k} {n:,}" for k, n in tally.counts.most_common(3)))
+                words = note(result.counts) if note else ""
+            bar.advance(note=words or " ".join(f"{k} {n:,}" for k, n in tally.counts.most_common(3)))
     tally.show_set_aside()
     return tally
 

@@ -6,18 +6,18 @@ network.
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import av
 import jinja2
-import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from markupsafe import Markup
@@ -27,7 +27,8 @@ from jobs.progress import say
 from pipeline import stats
 from pipeline.errors import UserError
 from pipeline.places import country_name
-from pipeline.shards import read_rows
+from pipeline.scan import shard_files
+from pipeline.shards import download
 from pipeline.store import Store, open_store
 
 logger = logging.getLogger(__name__)
@@ -124,32 +125,41 @@ def render_report(store: Store, *, title: str = "NoisyActions", num_samples: int
         lstrip_blocks=True,
     )
     environment.filters |= {"number": _number, "percent": _percent, "cell": _cell}
-    rows = read_rows(store, columns=sorted({*stats.COLUMNS, *_SAMPLE_COLUMNS}))
-    annotations = _read_annotations(store)
-    statistics = stats.Statistics(rows, annotations=annotations)
     runs = _read_runs(store)
-    size, frames = statistics.stored()
     return environment.get_template("report.html.j2").render(
         title=title,
         root=store.url,
         settings={job: _flat(_read_json(store, f"{job}/settings.json")) for job in ("crawl", "build")},
-        asked=len(rows),
-        videos=statistics.num_videos(),
-        num_classes=len(statistics.class_sizes()),
-        hours=sum(statistics.durations()) / 3600,
-        stored_bytes=size,
-        stored_frames=frames,
-        outcomes=statistics.outcomes(),
-        table2=statistics.table2(),
-        annotated=annotations is not None,
-        charts=_charts(statistics) if statistics.num_videos() else [],
-        strips=_strips(store, rows, statistics.sample_ids(num_samples)),
         card=_read_json(store, "splits/card.json"),
         curves=_curves(runs),
         results=[run for run in runs if run.result],
         result_keys=_result_keys(runs),
         numeric={key for run in runs for key, value in run.result.items() if isinstance(value, (int, float))},
+        **_dataset(store, num_samples),
     )
+
+
+def _dataset(store: Store, num_samples: int) -> dict[str, Any]:
+    """What the page says of the shards and their annotations."""
+    with (
+        shard_files(store) as tars,
+        _annotations(store) as annotations,
+        stats.open_statistics(list(tars), annotations=annotations) as statistics,
+    ):
+        size, frames = statistics.stored()
+        return {
+            "asked": statistics.num_asked(),
+            "videos": statistics.num_videos(),
+            "num_classes": len(statistics.class_sizes()),
+            "hours": sum(statistics.durations()) / 3600,
+            "stored_bytes": size,
+            "stored_frames": frames,
+            "outcomes": statistics.outcomes(),
+            "table2": statistics.table2(),
+            "annotated": bool(annotations),
+            "charts": _charts(statistics) if statistics.num_videos() else [],
+            "strips": _strips(store, statistics, statistics.sample_ids(num_samples), tars),
+        }
 
 
 def _number(value: float | None, digits: int = 1) -> str:
@@ -202,12 +212,17 @@ def _read_json(store: Store, key: str) -> Any:
         return None
 
 
-def _read_annotations(store: Store) -> pa.Table | None:
-    try:
-        table = pq.read_table(io.BytesIO(store.read("annotations/annotations.parquet")))
-    except FileNotFoundError:
-        return None
-    return table.select(stats.ANNOTATIONS.names)
+@contextmanager
+def _annotations(store: Store) -> Iterator[list[str]]:
+    """The path of the annotations, if there are any."""
+    with TemporaryDirectory(prefix="noisyactions-") as folder:
+        path = Path(folder) / "annotations.parquet"
+        try:
+            download(store, "annotations/annotations.parquet", path)
+        except FileNotFoundError:
+            yield []
+        else:
+            yield [str(path)]
 
 
 def _chart(title: str, svg: str, note: str = "") -> Chart:
@@ -246,10 +261,17 @@ def _license(number: int | None) -> str:
     return "not known" if number is None else _LICENSES.get(number, f"Flickr's number {number}")
 
 
-def _strips(store: Store, rows: pa.Table, video_ids: Sequence[str]) -> list[Strip]:
-    wanted = rows.filter(pa.compute.is_in(rows["video_id"], pa.array(video_ids, pa.string())))
-    by_id = {row["video_id"]: row for row in wanted.select([*_SAMPLE_COLUMNS, "shard"]).to_pylist() if row["mp4_size"]}
-    return [_strip(store, by_id[video_id]) for video_id in video_ids]
+def _strips(
+    store: Store, statistics: stats.Statistics, video_ids: Sequence[str], tars: Mapping[str, str]
+) -> list[Strip]:
+    files = statistics.files_of(video_ids)
+    strips = []
+    for video_id in video_ids:
+        only_it = [("video_id", "==", video_id)]
+        rows = pq.read_table(files[video_id], columns=list(_SAMPLE_COLUMNS), filters=only_it, partitioning=None)
+        for row in rows.to_pylist():
+            strips.append(_strip(store, row | {"shard": tars[files[video_id]]}))
+    return strips
 
 
 def _strip(store: Store, row: Mapping[str, Any]) -> Strip:

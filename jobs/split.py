@@ -6,7 +6,6 @@ and the proofs that splits nest and that validation is disjoint). Costs seconds 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -14,9 +13,10 @@ import tyro
 
 from jobs.progress import say, show_table
 from pipeline.errors import UserError
-from pipeline.shards import read_rows
-from pipeline.splits import COLUMNS, SplitSettings, make_splits, write_splits
+from pipeline.scan import shard_files
+from pipeline.splits import SplitSettings, make_splits, write_splits
 from pipeline.store import open_store
+from pipeline.usable import read_batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,18 +31,13 @@ class Config:
 def run(config: Config) -> int:
     """Rank, cut, write."""
     store = open_store(config.root)
-    rows = read_rows(store, columns=COLUMNS)
-    if not rows.num_rows:
-        raise UserError(f"{store.url} holds no shards: run `noisyactions build` on it first")
-    splits = make_splits(rows.to_pylist(), settings=config.settings)
+    with shard_files(store) as files:
+        if not files:
+            raise UserError(f"{store.url} holds no shards: run `noisyactions build` on it first")
+        splits = make_splits(read_batches(list(files)), settings=config.settings)
     write_splits(store, splits)
-    sizes = [(name, len(videos), _labels(videos.values())) for name, videos in splits.train.items()]
-    sizes.append(("val", len(splits.val), _labels(splits.val.values())))
+    lists = {**splits.train, "val": splits.val}
+    sizes = [(name, len(videos), f"{videos.num_labels() / max(1, len(videos)):.2f}") for name, videos in lists.items()]
     show_table("splits", ("name", "videos", "labels per video"), sizes)
     say(f"{len(splits.classes):,} classes; the lists and their card are in {store.url}/splits")
     return 0
-
-
-def _labels(lists: Iterable[tuple[int, ...]]) -> str:
-    counts = [len(labels) for labels in lists]
-    return f"{sum(counts) / max(1, len(counts)):.2f}"

@@ -84,6 +84,8 @@ def video_of_search(photo: Answer, found: Found) -> VideoRecord:
         owner=_text(photo.get("owner")) or None,
         secret=_text(photo.get("secret")) or None,
         views=_number(photo.get("views")),
+        num_comments=_number(photo.get("count_comments", "")),
+        safety_level=_small(photo.get("safety_level", "")),
         found=(found,),
     )
 
@@ -109,6 +111,8 @@ def with_info(record: VideoRecord, answer: Answer) -> VideoRecord:
         owner=_text(_object(photo.get("owner")).get("nsid")) or record.owner,
         secret=_text(photo.get("secret")) or record.secret,
         views=_number(photo.get("views")),
+        num_comments=_number(photo.get("comments")) or 0,
+        safety_level=_small(photo.get("safety_level", "")),
         dropped=_unplayable(photo),
     )
 
@@ -120,11 +124,6 @@ def _unplayable(photo: Answer) -> str | None:
     if _number(video.get("failed")):
         return "never_playable"
     return "still_processing" if _number(video.get("ready")) == 0 else None
-
-
-def has_comments(answer: Answer) -> bool:
-    """Whether flickr.photos.getInfo counts any comment."""
-    return bool(_number(_object(answer["photo"]).get("comments")))
 
 
 def renditions_of_sizes(answer: Answer) -> tuple[Rendition, ...]:
@@ -142,24 +141,30 @@ def renditions_of_sizes(answer: Answer) -> tuple[Rendition, ...]:
     )
 
 
-def comments_of_list(answer: Answer, *, hash_key: bytes) -> tuple[Comment, ...]:
-    """Comments of flickr.photos.comments.getList, their authors as a keyed hash only."""
+def comments_of_list(answer: Answer) -> tuple[Comment, ...]:
+    """Comments of flickr.photos.comments.getList after `hashed_authors`."""
     return tuple(
         Comment(
-            author_hash=hmac.new(hash_key, _text(comment.get("author")).encode(), hashlib.sha256).hexdigest()[:16],
+            author_hash=_text(comment.get("author")),
             text=_text(comment),
-            posted=_number(comment.get("datecreate")) or 0,
+            posted=_number(comment.get("datecreate", "")) or 0,
         )
         for comment in _objects(_object(answer["comments"]).get("comment"))
     )
 
 
-def without_authors(answer: Answer) -> Answer:
-    """A comments answer as it may be kept: personal data of the authors left out."""
-    personal = {"author", "authorname", "realname", "path_alias", "permalink", "iconserver", "iconfarm"}
-    comments = _object(answer["comments"])
-    kept = [{k: v for k, v in c.items() if k not in personal} for c in _objects(comments.get("comment"))]
-    return {**answer, "comments": {**comments, "comment": kept}}
+def hashed_authors(answer: Mapping[str, Any], *, hash_key: bytes) -> dict[str, Any]:
+    """A comments answer as it may be kept: an author is a keyed hash, the same on one root, and nothing else of them."""
+    comments = _object(answer.get("comments"))
+    kept = [
+        {
+            "author": hmac.new(hash_key, _text(comment.get("author")).encode(), hashlib.sha256).hexdigest()[:16],
+            "datecreate": comment.get("datecreate", ""),
+            "_content": _text(comment),
+        }
+        for comment in _objects(comments.get("comment"))
+    ]
+    return {**answer, "comments": {"photo_id": comments.get("photo_id"), "comment": kept}}
 
 
 def utc_now() -> int:

@@ -1,240 +1,238 @@
-"""A query -> time windows -> pages -> records; then what else Flickr knows of each video.
-
-Search shows at most 4,000 results of a query and repeats itself after them, so a query's upload dates are cut into
-windows until each is safely below.
-"""
+"""A query -> upload-date windows -> calls -> records; a unit is one window of one query."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
-
-from pipeline.answers import utc_now, video_of_search
-from pipeline.errors import Dropped, UserError
+from pipeline.answers import video_of_search
+from pipeline.errors import Dropped, Transient
 from pipeline.flickr import EXTRAS, Flickr
-from pipeline.records import Found, VideoRecord, from_parquet, to_parquet
-from pipeline.store import Store
-from pipeline.units import Finished, Ledger, Unit, output_of
+from pipeline.journal import Journal, Line, Parameters, write_lines
+from pipeline.records import Found, VideoRecord, to_parquet
+from pipeline.units import Commit, Finished, Ledger, Output, Unit, output_of
 from pipeline.vocabulary import Query
+from pipeline.windows import (
+    PER_PAGE,
+    SHOWN_RESULTS,
+    Direction,
+    Window,
+    is_last,
+    is_ordered,
+    pieces_for,
+)
 
-FLICKR_VIDEO_LAUNCH = 1207008000
-"""2008-04-01, a week before Flickr took its first video; Unix seconds."""
+SEARCH = "flickr.photos.search"
 
-PER_PAGE = 500
-SHOWN_RESULTS = 4000
-SAFE_RESULTS = 3000
-"""A window with a larger total is cut: totals under-report (Openverse's experience)."""
-
-MIN_WINDOW_SECONDS = 600
-
-RECORDS_KEY = "records/records.parquet"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Window:
-    """Upload dates from `start` to `end`, both included, as Flickr's bounds are; Unix seconds."""
-
-    start: int
-    end: int
-
-    @property
-    def name(self) -> str:
-        """`start-end`."""
-        return f"{self.start}-{self.end}"
-
-    @property
-    def length(self) -> int:
-        """Seconds."""
-        return self.end - self.start + 1
-
-    def cut(self, pieces: int) -> list[Window]:
-        """Adjacent windows that cover this one, none overlapping."""
-        edges = [self.start + self.length * i // pieces for i in range(pieces + 1)]
-        return [Window(start=a, end=b - 1) for a, b in pairwise(edges) if b > a]
+KNOWN_LICENSES = range(17)
 
 
-def pieces_for(total: int, window: Window) -> int:
-    """Into how many windows to cut one with `total` results; 1 is not at all."""
-    if total <= SAFE_RESULTS or window.length < 2 * MIN_WINDOW_SECONDS:
-        return 1
-    return max(2, min(12, total // 2500, window.length // MIN_WINDOW_SECONDS))
-
-
-def query_unit(query: Query, window: Window) -> Unit:
-    """The unit of one query; its name is readable and unique."""
+def search_unit(query: Query, window: Window) -> Unit:
+    """The unit of one window of one query; its name is readable and unique."""
     digest = hashlib.sha256(f"{query.kind} {query.concept} {query.text}".encode()).hexdigest()[:8]
     readable = "".join(c if c.isascii() and c.isalnum() else "-" for c in query.text.lower())[:40]
-    return Unit(f"{readable}-{digest}", {"query": asdict(query), "window": asdict(window)})
+    return Unit(f"{readable}-{digest}.{window.name}", {"query": asdict(query), "window": asdict(window)})
 
 
 @dataclass(frozen=True, slots=True)
 class SearchWorker:
-    """Answers one query: all its windows and pages, the raw answers kept beside the records."""
+    """Walks one window after another, the raw answers kept beside the records."""
 
     ledger: Ledger
     flickr: Flickr
+    direction: Direction = "forward"
 
     def __call__(self, unit: Unit) -> Finished:
-        """Crawl the query and commit its records."""
-        search = _Search(self.flickr, Query(**unit.payload["query"]), [], Counter())
-        records = merge(search.window(Window(**unit.payload["window"])))
-        search.counts["videos"] = len(records)
-        commit_answers(self.ledger, unit, records, search.answers, search.counts)
-        return Finished(unit.name, search.counts)
+        """Walk the window, or its first page if it is to be cut, and commit what was found."""
+        query, window = Query(**unit.payload["query"]), Window(**unit.payload["window"])
+        journal = Journal(self.ledger.store, f"{self.ledger.job}/journal/{unit.name}", self.ask)
+        walk = _Walk(journal, query, self.direction)
+        pieces = walk.through(window)
+        added = tuple(search_unit(query, piece) for piece in pieces)
+        records = search_records(journal.lines, query, counts=walk.counts)
+        walk.counts.update(videos=len({record.video_id for record in records}), calls=len(journal.lines))
+        commit = commit_answers(self.ledger, unit, records, journal.lines, walk.counts, added)
+        journal.clear()
+        return Finished(unit.name, Counter(commit.counts), commit.added)
+
+    def ask(self, method: str, parameters: Parameters) -> dict[str, Any]:
+        """Flickr's answer, with nothing kept; raises Transient for what is not to be kept, for it is none."""
+        try:
+            answer = self.flickr.call(method, expect="photos", **parameters)
+        except Dropped as drop:
+            if parameters["page"] == 1:  # there is nothing that the first page could lie past
+                raise Transient(f"search for {parameters['text']!r}: {drop.detail}", "http_4xx") from drop
+            raise
+        _check(Line(method, parameters, 0, answer), self.direction)
+        return answer
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """One query on its way, with what it was answered."""
+@dataclass(slots=True)
+class _Walk:
+    """One window on its way."""
 
-    flickr: Flickr
+    journal: Journal
     query: Query
-    answers: list[dict[str, Any]]
-    counts: Counter[str]
+    direction: Direction
+    counts: Counter[str] = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
+    crowds: dict[Window, None] = field(default_factory=dict)
+    """What was walked page by page, in order."""
 
-    def window(self, window: Window) -> Iterator[VideoRecord]:
-        """All videos uploaded in the window, cut as often as needed."""
-        first = self._page(window, 1)
-        total = int(first["photos"]["total"])
-        pieces = pieces_for(total, window)
-        if pieces == 1:
-            complete = yield from self._pages(window, first)
-            if complete:
-                return
-            pieces = 2 if window.length >= 2 * MIN_WINDOW_SECONDS else 1  # its total under-reported
-        if pieces == 1:
-            self.counts["truncated_windows"] += 1
-            return
-        for part in window.cut(pieces):
-            yield from self.window(part)
-
-    def _pages(self, window: Window, first: dict[str, Any]) -> Generator[VideoRecord, None, bool]:
-        """All pages of a window; False if there was more than Flickr shows."""
-        seen: set[str] = set()
-        answer, page, news, asked_again = first, 1, 0, False
+    def through(self, window: Window) -> list[Window]:
+        """Ask until all is seen; windows that are better walked by other units."""
+        left, page, hits, repeated = window, 1, 0, False
         while True:
-            photos, total = answer["photos"]["photo"], int(answer["photos"]["total"])
-            fresh = {str(photo["id"]): photo for photo in photos if str(photo["id"]) not in seen}
-            seen |= fresh.keys()
-            news += len(fresh)
-            yield from self._videos(fresh.values(), window, page)
-            if len(fresh) < len(photos) and (page - 1) * PER_PAGE < total and not asked_again:
-                asked_again = True  # rows slipped, or an older page came in place of this one
-            elif not news or (page * PER_PAGE >= total and len(photos) < PER_PAGE):
-                return True  # past its last page Flickr repeats itself
-            elif page * PER_PAGE >= SHOWN_RESULTS:
-                return False
+            photos, total = self._page(left, page)
+            hits = hits or total
+            fresh = {str(photo["id"]) for photo in photos} - self.seen
+            self.seen |= fresh
+            if is_last(len(photos), total, page):
+                return self._ended(hits)
+            rest = left.rest(_dates(photos), self.direction)
+            if len(self.journal.lines) == 1 and self.direction == "forward":
+                pieces = pieces_for(total, window)
+                if pieces > 1:
+                    return rest.cut(pieces)
+            if rest != left:
+                left, page, repeated = rest, 1, False
+            elif fresh and page * PER_PAGE < SHOWN_RESULTS:
+                page, repeated = page + 1, False  # one second holds more than a page
+                self.crowds[left] = None
+            elif photos and not repeated and page * PER_PAGE < SHOWN_RESULTS:
+                repeated = True  # an older page may have come in place of this one
             else:
-                page, news, asked_again = page + 1, 0, False
-            try:
-                answer = self._page(window, page)
-            except Dropped:  # a page past what Flickr shows, told as an error
-                return False
+                return self._stuck(left)
 
-    def _videos(self, photos: Iterable[Mapping[str, Any]], window: Window, page: int) -> Iterator[VideoRecord]:
-        for photo in photos:
-            if str(photo.get("media", "video")) != "video":
-                self.counts["not_a_video"] += 1
-            elif not str(photo["id"]).isdecimal():  # an id names files
-                self.counts["wrong_id"] += 1
-            else:
-                yield self._labelled(photo, window, page)
+    def _ended(self, hits: int) -> list[Window]:
+        """All is seen, unless rows changed places between the pages of one second: then that is searched again."""
+        short = max(0, hits - len(self.seen))
+        again = [w for crowd in self.crowds if crowd.license is None for w in self._by_license(crowd)] if short else []
+        self.counts["short_of_total"] += 0 if again else short
+        return again
 
-    def _page(self, window: Window, page: int) -> dict[str, Any]:
-        parameters: dict[str, str | int] = {
-            "text": self.query.text,
-            "media": "videos",
-            "sort": "date-posted-asc",
-            "per_page": PER_PAGE,
-            "page": page,
-            "min_upload_date": window.start,
-            "max_upload_date": window.end,
-            "extras": EXTRAS,
-        }
-        self.counts["calls"] += 1
-        answer = self.flickr.call("flickr.photos.search", **parameters)
-        self.answers.append({"method": "flickr.photos.search", "parameters": parameters, "answer": answer})
-        return answer
+    def _by_license(self, crowd: Window) -> list[Window]:
+        return crowd.by_license(self.direction, self._licenses())
 
-    def _labelled(self, photo: Mapping[str, Any], window: Window, page: int) -> VideoRecord:
-        found = Found(query=self.query.text, window=window.name, page=page, crawled=utc_now())
-        record = video_of_search(photo, found)
-        if self.query.kind == "concept":
-            return replace(record, concepts=(self.query.concept,))
-        return replace(record, sentences=(self.query.concept,))
+    def _stuck(self, left: Window) -> list[Window]:
+        """More videos than Flickr shows have the same upload date."""
+        if left.license is not None:
+            self.counts["truncated_windows"] += 1
+        return left.around_crowd(self.direction, self._licenses())
+
+    def _licenses(self) -> list[int]:
+        """Flickr's licences, and what else its answers have named."""
+        named = (str(photo.get("license")) for line in self.journal.lines for photo in photos_of(line))
+        return sorted({*KNOWN_LICENSES, *(int(text) for text in named if text.isdecimal())})
+
+    def _page(self, window: Window, page: int) -> tuple[list[Mapping[str, Any]], int]:
+        line = self.journal.ask(SEARCH, **search_parameters(self.query, window, page, self.direction))
+        if line.answer is None:  # a page past what Flickr shows, told as an error
+            return [], SHOWN_RESULTS
+        return photos_of(line), total_of(line)
+
+
+def search_parameters(query: Query, window: Window, page: int, direction: Direction) -> Parameters:
+    """The call for one page of a window."""
+    since, until = window.asked
+    parameters: Parameters = {
+        "text": query.text,
+        "media": "videos",
+        "sort": "date-posted-asc" if direction == "forward" else "date-posted-desc",
+        "per_page": PER_PAGE,
+        "page": page,
+        "min_upload_date": since,
+        "max_upload_date": until,
+        "extras": EXTRAS,
+    }
+    if window.license is not None:
+        parameters["license"] = window.license
+    return parameters
+
+
+def _check(line: Line, direction: Direction) -> None:
+    """Raise Transient for an answer that a walk cannot go by: no total, or not in the order of upload."""
+    dates = _dates(photos_of(line))
+    total_of(line)
+    if dates and not is_ordered(dates, direction):
+        raise Transient(f"search for {line.parameters['text']!r}: the answer is not in the order of upload", "http_5xx")
+
+
+def photos_of(line: Line) -> list[Mapping[str, Any]]:
+    """The rows of a search answer that have an id."""
+    rows = line.answer["photos"].get("photo") or () if line.answer else ()
+    return [row for row in rows if isinstance(row, Mapping) and "id" in row]
+
+
+def total_of(line: Line) -> int:
+    """How many results a search answer says there are, as a number or as text."""
+    told = str((line.answer or {})["photos"].get("total", ""))
+    if not told.isdecimal():
+        raise Transient(f"search for {line.parameters['text']!r}: total {told!r} is no number", "http_5xx")
+    return int(told)
+
+
+def _dates(photos: Iterable[Mapping[str, Any]]) -> list[int]:
+    texts = (str(photo.get("dateupload", "")) for photo in photos)
+    return [int(text) for text in texts if text.isdecimal()]
+
+
+def search_records(lines: Iterable[Line], query: Query, *, counts: Counter[str]) -> list[VideoRecord]:
+    """The records of a unit's answers, each video once, sorted by id; counts what is no video."""
+    records: dict[str, VideoRecord] = {}
+    for line in lines:
+        for photo in photos_of(line):
+            reason = _no_record(photo)
+            if reason:
+                counts[reason] += 1
+            elif str(photo["id"]) not in records:
+                records[str(photo["id"])] = _labelled(video_of_search(photo, _found(line, query)), query)
+    return [records[video_id] for video_id in sorted(records)]
+
+
+def _labelled(record: VideoRecord, query: Query) -> VideoRecord:
+    if query.kind == "concept":
+        return replace(record, concepts=(query.concept,))
+    return replace(record, sentences=(query.concept,))
+
+
+def _no_record(photo: Mapping[str, Any]) -> str | None:
+    if str(photo.get("media", "video")) != "video":
+        return "not_a_video"
+    return None if str(photo["id"]).isdecimal() else "wrong_id"  # an id names files
+
+
+def _found(line: Line, query: Query) -> Found:
+    bounds = f"{line.parameters['min_upload_date']}-{line.parameters['max_upload_date']}"
+    return Found(query=query.text, window=bounds, page=int(line.parameters["page"]), crawled=line.at)
 
 
 def commit_answers(
-    ledger: Ledger, unit: Unit, records: list[VideoRecord], answers: list[dict[str, Any]], counts: Mapping[str, int]
-) -> None:
-    """Write the raw answers (JSON lines, zstd) and the records, then commit the unit."""
-    lines = b"".join(json.dumps(answer, sort_keys=True).encode() + b"\n" for answer in answers)
-    files = {
-        f"{ledger.job}/raw/{unit.name}.jsonl.zst": _zstd(lines),
-        f"{ledger.job}/records/{unit.name}.parquet": to_parquet(records),
-    }
-    for key, data in files.items():
-        ledger.store.write(key, data)
-    ledger.commit(unit, counts, tuple(output_of(key, data) for key, data in files.items()))
+    ledger: Ledger,
+    unit: Unit,
+    records: list[VideoRecord],
+    lines: list[Line],
+    counts: Mapping[str, int],
+    added: tuple[Unit, ...] = (),
+) -> Commit:
+    """Write the raw answers, if any, and the records, then commit the unit; the commit that stands, whoever was first.
 
-
-def _zstd(data: bytes) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(data)
-    return bytes(sink.getvalue())
-
-
-def merge(records: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """One record per video, sorted by id; one that several queries found carries all their labels."""
-    merged: dict[str, VideoRecord] = {}
-    for record in records:
-        known = merged.get(record.video_id)
-        merged[record.video_id] = record if known is None else _united(known, record)
-    return [merged[video_id] for video_id in sorted(merged)]
-
-
-def _united(one: VideoRecord, other: VideoRecord) -> VideoRecord:
-    return replace(
-        one,
-        concepts=tuple(sorted({*one.concepts, *other.concepts})),
-        sentences=tuple(sorted({*one.sentences, *other.sentences})),
-        found=tuple(sorted({*one.found, *other.found}, key=lambda f: (f.query, f.window, f.page))),
-    )
-
-
-def relabelled(detailed: Iterable[VideoRecord], found: Iterable[VideoRecord]) -> list[VideoRecord]:
-    """The detailed records of what was found, labelled with all queries that found them by now; sorted by id."""
-    wanted = {record.video_id: record for record in found}
-    pairs = ((r, wanted[r.video_id]) for r in merge(detailed) if r.video_id in wanted)
-    return [replace(r, concepts=f.concepts, sentences=f.sentences, found=f.found) for r, f in pairs]
-
-
-def committed_records(ledger: Ledger) -> Iterator[VideoRecord]:
-    """The records of every committed unit of a job."""
-    for commit in ledger.commits():
-        for output in commit.outputs:
-            if output.key.endswith(".parquet"):
-                yield from from_parquet(ledger.store.read(output.key))
-
-
-def read_records(store: Store) -> list[VideoRecord]:
-    """The crawl's records, sorted by id.
-
-    Raises:
-        UserError: nothing has been crawled on this root.
+    Keys carry a part of the content's SHA-256: a worker that comes second never overwrites what a commit names.
     """
-    try:
-        return list(from_parquet(store.read(RECORDS_KEY)))
-    except FileNotFoundError as error:
-        raise UserError(f"{store.url} holds no records: run `noisyactions crawl` on it first") from error
+    raw = (put(ledger, f"raw/{unit.name}", "jsonl.zst", write_lines(lines)),) if lines else ()
+    outputs = (*raw, put(ledger, f"records/{unit.name}", "parquet", to_parquet(records)))
+    ledger.commit(unit, counts, outputs, added)
+    return ledger.commit_of(unit.name)
+
+
+def put(ledger: Ledger, name: str, suffix: str, data: bytes) -> Output:
+    """Store an output of a job under its name, a part of its SHA-256, and its suffix."""
+    key = f"{ledger.job}/{name}.{hashlib.sha256(data).hexdigest()[:8]}.{suffix}"
+    ledger.store.write(key, data)
+    return output_of(key, data)

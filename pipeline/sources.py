@@ -1,4 +1,4 @@
-"""Where records come from when no crawl made them: a folder of videos, a table of URLs, a list of Flickr ids."""
+"""Where records come from when no crawl made them: a folder of videos, a table of URLs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.records import Rendition, VideoRecord, safe_id
-from pipeline.splits import parse_split
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv", ".ts", ".mts",
@@ -140,25 +139,3 @@ def _row_record(row: Mapping[str, Any]) -> VideoRecord:
 def _words(value: Any, separator: str) -> tuple[str, ...]:
     parts = value if isinstance(value, list) else str(value or "").split(separator)
     return tuple(text for part in parts if (text := str(part).strip()))
-
-
-def id_records(path: Path, *, classes: Path | None) -> list[VideoRecord]:
-    """A record per line `flickr_id l1|l2` of a released list, to be enriched before it can be fetched; sorted by id.
-
-    Raises:
-        UserError: a file is missing or empty, or a line is wrong.
-    """
-    for file in (path, classes):
-        if file is not None and not file.is_file():
-            raise UserError(f"id list {file} does not exist")
-    text = path.read_text()
-    labelled: dict[str, tuple[str, ...]] = {line.split()[0]: () for line in text.splitlines() if line.strip()}
-    if classes is not None:
-        names, found = parse_split(text, classes=classes.read_text())
-        labelled = {video_id: tuple(names[i] for i in labels) for video_id, labels in found.items()}
-    wrong = [video_id for video_id in labelled if not video_id.isdigit()]
-    if wrong:
-        raise UserError(f"{path}: {len(wrong)} lines do not begin with a Flickr id, such as {wrong[0]!r}")
-    if not labelled:
-        raise UserError(f"{path} holds no ids")
-    return [VideoRecord(video_id=i, concepts=tuple(sorted(set(labelled[i])))) for i in sorted(labelled)]

@@ -11,27 +11,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from pipeline.errors import UserError
 from pipeline.store import Store
+from pipeline.usable import FIELDS, Ints, Usable, read_usable
+from pipeline.videolist import VideoList
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = ("video_id", "outcome", "title", "description", "tags", "comments", "concepts", "owner")
-"""The columns of a shard's rows that splits are made from."""
-
-_TEXTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
-    "title": lambda row: row["title"] or "",
-    "description": lambda row: row["description"] or "",
-    "tags": lambda row: " ".join(row["tags"] or ()),
-    "comments": lambda row: " ".join(comment["text"] or "" for comment in row["comments"] or ()),
-}
+_GROUPS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,109 +61,124 @@ class Splits:
     """Classes and lists; labels are 0-based positions in `classes`."""
 
     classes: tuple[str, ...]
-    train: Mapping[str, Mapping[str, tuple[int, ...]]]
-    """Of each split's name, video id -> labels, in order of rank."""
-    val: Mapping[str, tuple[int, ...]]
+    train: Mapping[str, VideoList]
+    """Of each split's name, in order of rank."""
+    val: VideoList
     card: Mapping[str, Any]
     """JSON-able."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidate:
-    words: int
-    video_id: str
-    owner: str | None
-    labels: tuple[int, ...]
+class _Ranked:
+    """The videos that qualify, richest metadata first."""
 
-    @property
-    def group(self) -> str:
-        """Who must not be in both training and validation; a video of unknown owner stands for itself."""
-        return f"owner {self.owner}" if self.owner else f"video {self.video_id}"
+    videos: VideoList
+    words: Ints
+    groups: Ints
+    """Numbers of who must not be in both training and validation: an owner, or a video of unknown owner."""
+    group_names: pa.Array
+    owners_known: int
 
-
-def count_words(row: Mapping[str, Any]) -> int:
-    """Whitespace-separated words of title, description, tags and comments together."""
-    return sum(len(text(row).split()) for text in _TEXTS.values())
-
-
-def missing_fields(row: Mapping[str, Any]) -> list[str]:
-    """Which of title, description, tags and comments have no word in them."""
-    return [name for name, text in _TEXTS.items() if not text(row).split()]
+    def take(self, places: Ints) -> _Ranked:
+        """Some of them, in the order of `places`."""
+        videos = VideoList(self.videos.video_ids.take(pa.array(places)), self.videos.labels.take(pa.array(places)))
+        return _Ranked(videos, self.words[places], self.groups[places], self.group_names, self.owners_known)
 
 
-def make_splits(rows: Iterable[Mapping[str, Any]], *, settings: SplitSettings) -> Splits:
+def make_splits(rows: Iterable[pa.RecordBatch], *, settings: SplitSettings) -> Splits:
     """Choose the splits from the rows of a root's shards (COLUMNS); the order of the rows does not matter.
 
     Raises:
         UserError: no video qualifies; says how many failed at what.
     """
-    # Of each row only this is kept: millions of comments would not fit in memory.
-    usable = [
-        (count_words(row), row["video_id"], row["owner"], frozenset(row["concepts"]), missing_fields(row))
-        for row in rows
-        if row["outcome"] == "ok"
-    ]
-    frequency = Counter(concept for _, _, _, concepts, _ in usable for concept in concepts)
-    classes = tuple(sorted(name for name, videos in frequency.items() if videos >= settings.min_videos))
-    index = {name: number for number, name in enumerate(classes)}
-    lost: Counter[str] = Counter()
-    candidates = []
-    for words, video_id, owner, concepts, missing in usable:
-        labels = tuple(sorted(index[concept] for concept in concepts if concept in index))
-        lost.update(f"no_{name}" for name in missing)
-        if not labels:
-            lost["no_class_left"] += 1
-        elif not missing or settings.require == "any":
-            candidates.append(_Candidate(words, video_id, owner, labels))
-    if not candidates:
+    usable = read_usable(rows)
+    frequency = np.bincount(usable.pair_concepts, minlength=len(usable.concepts))
+    kept = [(name, code) for code, name in enumerate(usable.concepts) if frequency[code] >= settings.min_videos]
+    classes = tuple(name for name, _ in sorted(kept))
+    labels = _label(usable, [code for _, code in sorted(kept)])
+    has_class = pc.list_value_length(labels).to_numpy() > 0
+    lost = {f"no_{name}": int(count) for name, count in zip(FIELDS, usable.missing.sum(axis=0), strict=True)}
+    lost["no_class_left"] = int((~has_class).sum())
+    lost = {reason: count for reason, count in sorted(lost.items()) if count}
+    qualify = has_class if settings.require == "any" else has_class & ~usable.missing.any(axis=1)
+    if not qualify.any():
         raise UserError(
-            f"no video qualifies for a split: of {len(usable)} usable ones {dict(lost)} "
+            f"no video qualifies for a split: of {len(usable)} usable ones {lost} "
             f"(classes need {settings.min_videos} videos): try require=any or a smaller min_videos"
         )
-    candidates.sort(key=lambda c: (-c.words, c.video_id))
-    val_groups = _choose_validation(candidates, settings)
-    val = {c.video_id: c.labels for c in candidates if c.group in val_groups}
-    ranked = [c for c in candidates if c.group not in val_groups]
-    train = {name: {c.video_id: c.labels for c in ranked[:size]} for name, size in _by_size(settings)}
-    counts = {"usable": len(usable), "qualifying": len(candidates), "lost": dict(sorted(lost.items()))}
-    card = _describe(settings, classes, train, val, candidates, counts, dropped=len(frequency) - len(classes))
-    return Splits(classes=classes, train=train, val=val, card=card)
+    ranked = _rank(usable, labels, np.flatnonzero(qualify))
+    in_val = np.isin(ranked.groups, _choose_validation(ranked, settings))
+    val, rest = ranked.take(np.flatnonzero(in_val)), np.flatnonzero(~in_val)
+    train = {name: ranked.take(rest[:size]) for name, size in _by_size(settings)}
+    counts = {"usable": len(usable), "qualifying": len(in_val), "lost": lost}
+    card = _describe(settings, classes, train, val, counts, dropped=len(usable.concepts) - len(classes))
+    return Splits(classes=classes, train={name: part.videos for name, part in train.items()}, val=val.videos, card=card)
+
+
+def _label(usable: Usable, kept: Sequence[int]) -> pa.ListArray:
+    """The labels of each row, ascending; `kept` are the codes of the classes, in their order."""
+    place = np.full(len(usable.concepts), -1)
+    place[kept] = np.arange(len(kept))
+    labels = place[usable.pair_concepts]
+    pairs = np.sort((usable.pair_rows * max(1, len(kept)) + labels)[labels >= 0])
+    lengths = np.bincount(pairs // max(1, len(kept)), minlength=len(usable))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array((pairs % max(1, len(kept))).astype(np.int32)))
+
+
+def _rank(usable: Usable, labels: pa.ListArray, rows: Ints) -> _Ranked:
+    """Most words first, then by video id."""
+    table = pa.table({"words": usable.words[rows], "video_id": usable.video_ids.take(pa.array(rows))})
+    keys = [("words", "descending"), ("video_id", "ascending")]
+    rows = rows[pc.sort_indices(table, sort_keys=keys).to_numpy()]
+    ids, owners = usable.video_ids.take(pa.array(rows)), usable.owners.take(pa.array(rows))
+    known = pc.fill_null(pc.not_equal(owners, ""), False)
+    stands_for = pc.if_else(
+        known, pc.binary_join_element_wise("owner", owners, " "), pc.binary_join_element_wise("video", ids, " ")
+    )
+    groups = stands_for.combine_chunks().dictionary_encode()
+    videos = VideoList(ids, pa.chunked_array([labels]).take(pa.array(rows)))
+    numbers = groups.indices.to_numpy().astype(np.int64)
+    return _Ranked(videos, usable.words[rows], numbers, groups.dictionary, len(rows) - owners.null_count)
 
 
 def _by_size(settings: SplitSettings) -> list[tuple[str, int | None]]:
     return sorted(settings.sizes.items(), key=lambda item: (item[1] is None, item[1] or 0))
 
 
-def _choose_validation(candidates: Sequence[_Candidate], settings: SplitSettings) -> set[str]:
-    """Whole owners in an order that only (seed, owner) decides, while they fit into the quota."""
-    quota = int(len(candidates) * settings.val_fraction)
-    sizes = Counter(c.group for c in candidates)
-    chosen: set[str] = set()
-    for group in sorted(sizes, key=lambda g: hashlib.sha256(f"{settings.seed} {g}".encode()).digest()):
+def _choose_validation(ranked: _Ranked, settings: SplitSettings) -> Ints:
+    """Whole groups in an order that only (seed, owner) decides, while they fit into the quota."""
+    quota = int(len(ranked.videos) * settings.val_fraction)
+    digests = bytearray()
+    for start in range(0, len(ranked.group_names), _GROUPS_AT_ONCE):
+        for name in ranked.group_names.slice(start, _GROUPS_AT_ONCE).to_pylist():
+            digests += hashlib.sha256(f"{settings.seed} {name}".encode()).digest()
+    words = np.frombuffer(digests, ">u8").reshape(-1, 4)
+    sizes = np.bincount(ranked.groups, minlength=len(words))
+    chosen: list[int] = []
+    for group in np.lexsort(words.T[::-1]):  # as bytes compare: the first word decides first
         if sizes[group] <= quota:
-            chosen.add(group)
-            quota -= sizes[group]
-    return chosen
+            chosen.append(group)
+            quota -= int(sizes[group])
+        if not quota:
+            break
+    return np.array(chosen, np.int64)
 
 
 def _describe(
     settings: SplitSettings,
     classes: Sequence[str],
-    train: Mapping[str, Mapping[str, tuple[int, ...]]],
-    val: Mapping[str, tuple[int, ...]],
-    candidates: Sequence[_Candidate],
+    train: Mapping[str, _Ranked],
+    val: _Ranked,
     counts: Mapping[str, Any],
     *,
     dropped: int,
 ) -> dict[str, Any]:
-    owner = {c.video_id: c.group for c in candidates}
-    words = {c.video_id: c.words for c in candidates}
-    names = list(train)
-    val_owners = {owner[video] for video in val}
     lists = {**train, "val": val}
     for name, size in settings.sizes.items():
-        if size is not None and len(train[name]) < size:
-            logger.warning("split %s: %d videos were asked for, %d qualify (card.json)", name, size, len(train[name]))
+        found = len(train[name].videos)
+        if size is not None and found < size:
+            logger.warning("split %s: %d videos were asked for, %d qualify (card.json)", name, size, found)
     return {
         "settings": {
             "sizes": dict(settings.sizes), "require": settings.require, "min_videos": settings.min_videos,
@@ -174,41 +186,44 @@ def _describe(
         },
         "videos": dict(counts),
         "classes": {"kept": len(classes), "dropped": dropped},
-        "owners_known": sum(c.owner is not None for c in candidates),
+        "owners_known": val.owners_known,
         "splits": {
-            name: {"asked": settings.sizes.get(name)} | _describe_list(videos, len(classes), words)
-            for name, videos in lists.items()
+            name: {"asked": settings.sizes.get(name)} | _describe_list(part, len(classes))
+            for name, part in lists.items()
         },
         "overlap": {
             name: {
-                "videos_in_val": len(train[name].keys() & val.keys()),
-                "owners_in_val": len({owner[video] for video in train[name]} & val_owners),
+                "videos_in_val": _num_shared(part.videos, val.videos),
+                "owners_in_val": len(np.intersect1d(part.groups, val.groups)),
             }
-            for name in names
+            for name, part in train.items()
         },
         "nested": {
-            f"{small} in {large}": len(train[small].keys() - train[large].keys()) == 0
-            for small, large in pairwise(names)
+            f"{small} in {large}": _num_shared(train[small].videos, train[large].videos) == len(train[small].videos)
+            for small, large in pairwise(train)
         },
         "sha256": {
-            "classes.txt": _sha256(classes_text(classes)),
-            **{_file_name(name): _sha256(list_text(videos)) for name, videos in lists.items()},
+            "classes.txt": hashlib.sha256(classes_text(classes).encode()).hexdigest(),
+            **{_file_name(name): _sha256_of_list(part.videos) for name, part in lists.items()},
         },
     }  # fmt: skip
 
 
-def _describe_list(videos: Mapping[str, tuple[int, ...]], num_classes: int, words: Mapping[str, int]) -> dict[str, Any]:
-    frequency = Counter(label for labels in videos.values() for label in labels)
-    counts = [frequency[label] for label in range(num_classes)]
+def _num_shared(one: VideoList, other: VideoList) -> int:
+    return int(pc.sum(pc.is_in(one.video_ids, value_set=other.video_ids)).as_py() or 0)
+
+
+def _describe_list(part: _Ranked, num_classes: int) -> dict[str, Any]:
+    videos = part.videos
+    lengths = pc.list_value_length(videos.labels).to_numpy()
+    counts = np.bincount(pc.list_flatten(videos.labels).to_numpy(), minlength=num_classes).tolist()
     return {
         "videos": len(videos),
-        "labels_per_video": round(sum(counts) / len(videos), 3) if videos else None,
-        "single_label_videos": sum(len(labels) == 1 for labels in videos.values()),
+        "labels_per_video": round(sum(counts) / len(videos), 3) if len(videos) else None,
+        "single_label_videos": int((lengths == 1).sum()),
         "classes_with_videos": sum(count > 0 for count in counts),
         "class_frequency": {"min": min(counts), "median": median(counts), "max": max(counts)},
-        "words": {"min": min(map(words.__getitem__, videos)), "max": max(map(words.__getitem__, videos))}
-        if videos
-        else None,
+        "words": {"min": int(part.words.min()), "max": int(part.words.max())} if len(videos) else None,
     }
 
 
@@ -216,8 +231,11 @@ def _file_name(name: str) -> str:
     return "val.txt" if name == "val" else f"{name}_train.txt"
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _sha256_of_list(videos: VideoList) -> str:
+    digest = hashlib.sha256()
+    for line in _lines(videos):
+        digest.update(line.encode())
+    return digest.hexdigest()
 
 
 def classes_text(classes: Iterable[str]) -> str:
@@ -227,7 +245,11 @@ def classes_text(classes: Iterable[str]) -> str:
 
 def list_text(videos: Mapping[str, tuple[int, ...]]) -> str:
     """A list file: `video_id 1|17|4`, counting from 1."""
-    return "".join(f"{video} {'|'.join(str(label + 1) for label in labels)}\n" for video, labels in videos.items())
+    return "".join(_lines(videos))
+
+
+def _lines(videos: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    return (f"{video} {'|'.join(str(label + 1) for label in labels)}\n" for video, labels in videos.items())
 
 
 def write_splits(store: Store, splits: Splits) -> None:

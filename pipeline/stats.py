@@ -6,28 +6,42 @@ Durations are those of the sources, probed where a video was built, else what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-COLUMNS = (
-    "video_id", "tags", "comments", "posted", "license", "concepts", "duration_seconds", "outcome", "detail",
-    "source_duration_seconds", "source_codec", "mp4_size", "num_frames",
-)  # fmt: skip
-"""The columns of a shard's rows that are counted here."""
+from pipeline.scan import load, open_database, quoted, rows_of
+from pipeline.shards import SHARD_SCHEMA
 
 ANNOTATIONS = pa.schema([
     ("video_id", pa.string()), ("country_iso", pa.string()), ("entities", pa.list_(pa.string())),
 ])  # fmt: skip
 """Columns of annotations/annotations.parquet."""
 
+_ASKED = """
+    CREATE TABLE asked AS
+    SELECT video_id, {outcome}, len(tags) AS tags, len(comments) AS comments, posted, license, concepts, filename,
+           duration_seconds, {built}
+    FROM {{source}}"""
+
+_OF_A_SHARD = {
+    "outcome": "outcome, detail",
+    "built": "source_duration_seconds, mp4_size, num_frames",
+}
+_OF_RECORDS = {
+    "outcome": "coalesce(dropped, 'ok') AS outcome, '' AS detail",
+    "built": "NULL::DOUBLE AS source_duration_seconds, NULL::BIGINT AS mp4_size, NULL::INTEGER AS num_frames",
+}
+
 _VIDEOS = """
-    CREATE VIEW videos AS
-    SELECT r.*, a.country_iso, a.entities, coalesce(r.source_duration_seconds, r.duration_seconds) AS duration
-    FROM shard_rows r LEFT JOIN annotations a USING (video_id) WHERE r.outcome = 'ok'
+    CREATE TABLE videos AS
+    SELECT a.*, country_iso, entities, coalesce(source_duration_seconds, duration_seconds) AS duration
+    FROM asked a LEFT JOIN annotations USING (video_id) WHERE outcome = 'ok'
 """
 
 
@@ -41,21 +55,47 @@ class Statistic:
     unit: str = ""
 
 
-class Statistics:
-    """Answers questions on the rows of a root; only `ok` videos count but in `outcomes`."""
+@contextmanager
+def open_statistics(
+    files: Sequence[str], *, annotations: Sequence[str] = (), memory_bytes: int = 1 << 30
+) -> Iterator[Statistics]:
+    """Statistics of the rows of Parquet files, all of shards or all of records, and of annotations.
 
-    def __init__(self, rows: pa.Table, *, annotations: pa.Table | None = None) -> None:
-        self._db = duckdb.connect(":memory:")
-        self._db.register("shard_rows", rows.select([name for name in COLUMNS if name in rows.column_names]))
-        self._db.register("annotations", ANNOTATIONS.empty_table() if annotations is None else annotations)
-        self._db.execute(_VIDEOS)
+    What is counted is kept on disk in a temporary folder; DuckDB uses up to `memory_bytes`.
+
+    Raises:
+        UserError: a file is not Parquet, or lacks a column.
+    """
+    of_records = bool(files) and "outcome" not in pq.read_schema(files[0]).names
+    asked = _ASKED.format(**_OF_RECORDS if of_records else _OF_A_SHARD)
+    with open_database(memory_bytes=memory_bytes) as database:
+        load(database, asked, files=files, schema=SHARD_SCHEMA)
+        columns = ", ".join(ANNOTATIONS.names)
+        load(
+            database,
+            f"CREATE TABLE annotations AS SELECT {columns} FROM {{source}}",
+            files=annotations,
+            schema=ANNOTATIONS,
+        )
+        database.execute(_VIDEOS)
+        yield Statistics(database)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Answers questions on the rows of a root; only `ok` videos count but in `outcomes` and `num_asked`."""
+
+    _database: duckdb.DuckDBPyConnection
 
     def _query(self, sql: str) -> list[Any]:
-        found: list[Any] = self._db.execute(sql).fetchall()
-        return found
+        return rows_of(self._database, sql)
 
     def _one(self, expression: str, source: str = "videos") -> Any:
         return self._query(f"SELECT {expression} FROM {source}")[0][0]
+
+    def num_asked(self) -> int:
+        """Records asked for, whatever became of them."""
+        return int(self._one("count(*)", "asked"))
 
     def num_videos(self) -> int:
         """Videos that were built."""
@@ -72,16 +112,16 @@ class Statistics:
             Statistic("Videos shorter than 60 s", self._one("count(*)", "videos WHERE duration < 60")),
             Statistic("Videos of 60 to 120 s", self._one("count(*)", "videos WHERE duration BETWEEN 60 AND 120")),
             Statistic("Entities per video", self._one("avg(len(entities))", "videos WHERE len(entities) > 0")),
-            Statistic("Videos with tags", self._one("count(*)", "videos WHERE len(tags) > 0")),
-            Statistic("Tags per video with any", self._one("avg(len(tags))", "videos WHERE len(tags) > 0")),
-            Statistic("Videos with comments", self._one("count(*)", "videos WHERE len(comments) > 0")),
-            Statistic("Comments per video with any", self._one("avg(len(comments))", "videos WHERE len(comments) > 0")),
+            Statistic("Videos with tags", self._one("count(*)", "videos WHERE tags > 0")),
+            Statistic("Tags per video with any", self._one("avg(tags)", "videos WHERE tags > 0")),
+            Statistic("Videos with comments", self._one("count(*)", "videos WHERE comments > 0")),
+            Statistic("Comments per video with any", self._one("avg(comments)", "videos WHERE comments > 0")),
         ]
 
     def outcomes(self) -> list[tuple[str, int, str | None]]:
         """(outcome, videos, a detail as an example) of every record asked for, most frequent first."""
         return self._query(
-            """SELECT outcome, count(*) AS n, min(nullif(detail, '')) FROM shard_rows
+            """SELECT outcome, count(*) AS n, min(nullif(detail, '')) FROM asked
                GROUP BY outcome ORDER BY outcome <> 'ok', n DESC, outcome"""
         )
 
@@ -121,7 +161,9 @@ class Statistics:
 
     def durations(self) -> list[float]:
         """Seconds of every video whose duration is known, sorted."""
-        return [row[0] for row in self._query("SELECT duration FROM videos WHERE duration IS NOT NULL ORDER BY 1")]
+        relation = self._database.sql("SELECT duration FROM videos WHERE duration IS NOT NULL ORDER BY 1")
+        seconds: list[float] = relation.fetchnumpy()["duration"].tolist()
+        return seconds
 
     def stored(self) -> tuple[int, int]:
         """(bytes of all stored videos, frames in them)."""
@@ -137,3 +179,10 @@ class Statistics:
                       FROM videos) ORDER BY turn, md5(video_id) LIMIT {int(count)}"""
             )
         ]
+
+    def files_of(self, video_ids: Sequence[str]) -> dict[str, str]:
+        """In which of the files each of these videos is."""
+        if not video_ids:
+            return {}
+        listed = ", ".join(map(quoted, video_ids))
+        return dict(self._query(f"SELECT video_id, filename FROM videos WHERE video_id IN ({listed})"))

@@ -33,7 +33,7 @@ class Unit:
     name: str
     """Unique in its job; letters, digits, `-`, `_` and `.` only, for it names the commit."""
     payload: Any = None
-    """What the work needs to know; picklable and small."""
+    """What the work needs to know; picklable and small, and JSON-able where another unit may add this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,8 @@ class Commit:
     settings_hash: str
     counts: Mapping[str, int]
     outputs: tuple[Output, ...] = ()
+    added: tuple[Unit, ...] = ()
+    """Units that this one gave rise to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +125,51 @@ class Ledger:
                 f"use the same settings, another root, or delete {key} and what lies beside it"
             )
 
-    def commit(self, unit: Unit, counts: Mapping[str, int], outputs: tuple[Output, ...]) -> bool:
+    def commit(
+        self, unit: Unit, counts: Mapping[str, int], outputs: tuple[Output, ...], added: tuple[Unit, ...] = ()
+    ) -> bool:
         """Write the unit's commit; False if another worker has committed it first."""
-        commit = Commit(unit.name, self.settings_hash, dict(sorted(counts.items())), outputs)
-        return self.store.create(f"{self.job}/commits/{unit.name}.json", json.dumps(asdict(commit), indent=1).encode())
+        commit = Commit(unit.name, self.settings_hash, dict(sorted(counts.items())), outputs, added)
+        return self.store.create(self._key(unit.name), _json(commit))
+
+    def amend(self, commit: Commit) -> None:
+        """Replace the commit of a unit whose outputs were made anew."""
+        self.store.write(self._key(commit.unit), _json(commit))
+
+    def commit_of(self, unit: str) -> Commit:
+        """The commit of a unit that is done."""
+        return _commit(self.store.read(self._key(unit)))
+
+    def _key(self, unit: str) -> str:
+        return f"{self.job}/commits/{unit}.json"
 
     def commits(self) -> Iterator[Commit]:
         """Every commit of the job, by unit name."""
         with ThreadPoolExecutor(8) as pool:
-            for data in pool.map(self.store.read, sorted(self.store.list(f"{self.job}/commits/"))):
-                raw = json.loads(data)
-                outputs = tuple(Output(**output) for output in raw["outputs"])
-                yield Commit(raw["unit"], raw["settings_hash"], raw["counts"], outputs)
+            yield from map(_commit, pool.map(self.store.read, sorted(self.store.list(f"{self.job}/commits/"))))
+
+    def left(self, units: Iterable[Unit]) -> list[Unit]:
+        """The units that are not done, with those that done ones gave rise to, in order."""
+        added = {commit.unit: commit.added for commit in self.commits()}
+        left, queue = [], list(reversed(list(units)))
+        while queue:
+            unit = queue.pop()
+            if unit.name in added:
+                queue.extend(reversed(added[unit.name]))
+            else:
+                left.append(unit)
+        return left
+
+
+def _commit(data: bytes) -> Commit:
+    raw = json.loads(data)
+    outputs = tuple(Output(**output) for output in raw["outputs"])
+    added = tuple(Unit(**unit) for unit in raw.get("added", ()))
+    return Commit(raw["unit"], raw["settings_hash"], raw["counts"], outputs, added)
+
+
+def _json(commit: Commit) -> bytes:
+    return json.dumps(asdict(commit), indent=1).encode()
 
 
 class Worker(Protocol):

@@ -1,6 +1,9 @@
 """What every test shares: where the real videos and official lists are, and a small real video."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +14,12 @@ import pytest
 SHARED = Path(__file__).parents[2] / "shared"
 
 # A test's own settings come from its arguments, not from the shell it was started in.
-for _name in ("FLICKR_REST_URL", "FLICKR_API_KEY", "FLICKR_API_SECRET", "FLICKR_CONTACT"):
+for _name in ("FLICKR_REST_URL", "FLICKR_API_KEY", "FLICKR_API_KEYS", "FLICKR_API_SECRET", "FLICKR_CONTACT"):
     os.environ.pop(_name, None)
+
+# The budgets of tests are no real key's: they are kept apart from the user's, and thrown away.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="noisyactions-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

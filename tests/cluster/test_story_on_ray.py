@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.records import VideoRecord, from_parquet
+from pipeline.catalogue import read_records
+from pipeline.records import VideoRecord
 from pipeline.sandbox.faults import Fault
 from pipeline.sandbox.server import SandboxServer, serve
 from pipeline.sandbox.world import World, WorldConfig
+from pipeline.store import FolderStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 TREE = Path(__file__).parents[2]
@@ -48,7 +50,7 @@ def timeless(root: Path) -> list[VideoRecord]:
             found=tuple(replace(f, crawled=0) for f in record.found),
             comments=tuple(replace(c, author_hash="") for c in record.comments),
         )
-        for record in from_parquet((root / "records" / "records.parquet").read_bytes())
+        for record in read_records(FolderStore(root))
     ]
 
 

@@ -12,15 +12,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from pipeline.records import VideoRecord, from_parquet
+from pipeline.catalogue import read_records
+from pipeline.records import VideoRecord
 from pipeline.sandbox.faults import Fault
 from pipeline.sandbox.server import SandboxServer, serve
 from pipeline.sandbox.world import World, WorldConfig
+from pipeline.store import FolderStore
 
 TREE = Path(__file__).parents[2]
 ACTIONS = ("juggling balls", "push ups", "swing", "hula hoop")
@@ -71,7 +72,7 @@ def asked(server: SandboxServer) -> Counter[str]:
 
 
 def records(root: Path) -> list[VideoRecord]:
-    return list(from_parquet((root / "records" / "records.parquet").read_bytes()))
+    return read_records(FolderStore(root))
 
 
 def timeless(found: list[VideoRecord]) -> list[VideoRecord]:
@@ -105,35 +106,40 @@ def calm(server: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return Calm(root, asked(server) - before, done.stdout + done.stderr)
 
 
-def test_killed_half_way_and_run_again_gives_the_same_records(
-    server: SandboxServer, calm: Calm, tmp_path: Path
+@pytest.mark.parametrize(
+    "half_way", ["crawl/commits/*.json", "info/commits/*.json", "info/journal/*", "sizes/commits/*"]
+)
+def test_killed_half_way_and_run_again_asks_only_for_what_was_in_flight(
+    server: SandboxServer, calm: Calm, tmp_path: Path, half_way: str
 ) -> None:
     vocabulary(tmp_path)
     begin = asked(server)
+    server.set_faults([Fault(kind="hang", host="api", seconds=0.01)])  # there shall be a half way
     process = subprocess.Popen(
         command("crawl", tmp_path, *UNTIL), cwd=TREE, env=environment(server.rest_url), stdout=subprocess.DEVNULL
     )
-    commits = tmp_path / "enrich" / "commits"
-    while not (commits.is_dir() and any(commits.glob("*.json"))):
+    while not any(tmp_path.glob(half_way)):
         assert process.poll() is None
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    done_before = len(list(commits.glob("*.json")))
-    assert done_before < 3, "killed too late for this test to mean anything"
+    assert not (tmp_path / "records").exists()
+    server.set_faults([])
     again = noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url)
     assert again.returncode == 0, again.stderr
-    assert f"details of {50 * done_before} videos were asked for before" in again.stdout
 
     assert timeless(records(tmp_path)) == timeless(records(calm.root))
     spent = asked(server) - begin
-    assert spent["flickr.photos.search"] == calm.asked["flickr.photos.search"]
-    infos = calm.asked["flickr.photos.getInfo"]  # the chunk in flight is asked for again, no other
-    assert infos <= spent["flickr.photos.getInfo"] <= infos + 50
+    twice = spent - calm.asked
+    assert twice.pop("flickr.test.echo") == 1
+    assert twice.total() <= 10, twice  # less than a part of a journal
+    assert not calm.asked - spent
+    assert not list(tmp_path.glob("*/journal/*"))
 
     before = asked(server)
     assert noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url).returncode == 0
     assert asked(server) - before == Counter({"flickr.test.echo": 1})
+    assert timeless(records(tmp_path)) == timeless(records(calm.root))
 
 
 def test_every_video_is_a_record_with_all_its_labels_or_a_reason(
@@ -176,16 +182,13 @@ def test_nothing_on_the_root_tells_the_key_or_who_commented(server: SandboxServe
         assert KEY.encode() not in data, path
         assert SECRET.encode() not in data, path
     assert KEY not in calm.told
-    answers: list[dict[str, Any]] = [
-        json.loads(line) for path in (calm.root / "enrich" / "raw").iterdir() for line in _lines(path)
-    ]
-    lists = [answer for answer in answers if answer["method"] == "flickr.photos.comments.getList"]
+    lists = [json.loads(line) for path in (calm.root / "comments" / "raw").iterdir() for line in _lines(path)]
+    assert {answer["method"] for answer in lists} == {"flickr.photos.comments.getList"}
     people = {comment.author.nsid for video in server.world for comment in video.comments}
     assert lists
     assert not any(person in json.dumps(lists) for person in people)
-    table = (calm.root / "records" / "records.parquet").read_bytes()
     hashes: dict[str, str] = {}
-    for record in from_parquet(table):
+    for record in records(calm.root):
         video = server.world.find(record.video_id)
         assert video is not None
         for comment, shown in zip(record.comments, video.comments, strict=False):
@@ -213,16 +216,129 @@ def test_a_label_that_is_found_later_reaches_a_video_that_is_known(
     assert (asked(server) - before)["flickr.photos.getInfo"] == calm.asked["flickr.photos.getInfo"]
 
 
-def test_the_plan_counts_what_the_crawl_asks(server: SandboxServer, calm: Calm) -> None:
-    found = records(calm.root)
-    labels = sum(len(record.concepts) for record in found) / len(found)
-    told = noisyactions("plan", calm.root, "--json", "--labels-per-video", f"{labels:.3f}", url=server.rest_url)
+def test_the_pages_that_a_plan_asks_for_are_not_asked_again(server: SandboxServer, calm: Calm, tmp_path: Path) -> None:
+    vocabulary(tmp_path)
+    before = asked(server)
+    told = noisyactions("plan", tmp_path, "--json", *UNTIL, "--probe", "130", url=server.rest_url)
     plans = {plan["plan"]: plan for plan in json.loads(told.stdout)}
     assert sorted(plans) == ["A", "B", "C", "D"]
-    assert plans["B"]["videos"] == pytest.approx(len(found), rel=0.05)
-    # In this world four of ten videos have comments, in the paper's one of ten.
-    assert plans["B"]["calls"] <= calm.asked.total() <= plans["A"]["calls"]
+    assert plans["B"]["videos"] == pytest.approx(len(records(calm.root)), rel=0.05)
+    assert plans["B"]["calls"] == pytest.approx(calm.asked.total(), rel=0.1)
     assert plans["D"]["calls"] < plans["C"]["calls"] < plans["B"]["calls"] < plans["A"]["calls"]
+    planning = asked(server) - before
+    assert planning["flickr.photos.search"] == len(ACTIONS)
+
+    done = noisyactions("crawl", tmp_path, url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    assert timeless(records(tmp_path)) == timeless(records(calm.root))
+    spent = asked(server) - before
+    assert spent["flickr.photos.search"] == calm.asked["flickr.photos.search"]
+    burndown = json.loads((tmp_path / "crawl" / "burndown.json").read_text())
+    assert burndown["planned_calls"] == plans["B"]["calls"]
+    assert burndown["curve"][-1][1] == calm.asked.total() - 1  # the echo
+
+
+def test_the_next_round_asks_for_what_is_new(server: SandboxServer, calm: Calm, tmp_path: Path) -> None:
+    vocabulary(tmp_path)
+    middle = sorted(video.posted for video in server.world)[NUM_VIDEOS // 2]
+    assert noisyactions("crawl", tmp_path, "--until", str(middle), url=server.rest_url).returncode == 0
+    first = {record.video_id for record in records(tmp_path)}
+    before = asked(server)
+    done = noisyactions("crawl", tmp_path, "--since", "last", *UNTIL, url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    spent = asked(server) - before
+
+    everything = {r.video_id: (r.concepts, r.dropped, r.num_comments) for r in records(calm.root)}
+    assert {r.video_id: (r.concepts, r.dropped, r.num_comments) for r in records(tmp_path)} == everything
+    assert 0.3 < len(first) / len(everything) < 0.7
+    assert spent["flickr.photos.getInfo"] == len(everything) - len(first)
+    wrong = noisyactions("crawl", tmp_path, "--since", "someday", url=server.rest_url)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "'someday' is no time: write 2026-01-31" in wrong.stderr
+
+
+def test_records_are_made_again_from_the_raw_answers_without_asking(
+    server: SandboxServer, calm: Calm, tmp_path: Path
+) -> None:
+    vocabulary(tmp_path)
+    assert noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url).returncode == 0
+    expected, before = records(tmp_path), asked(server)
+    for path in (*tmp_path.glob("*/records/*.parquet"), tmp_path / "records" / "records.json"):
+        path.unlink()
+    done = noisyactions("crawl", tmp_path, "--reparse", url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    assert records(tmp_path) == expected
+    assert asked(server) == before
+
+
+def test_filters_leave_rows_with_their_reason_and_save_calls(server: SandboxServer, calm: Calm, tmp_path: Path) -> None:
+    vocabulary(tmp_path)
+    before = asked(server)
+    keep = ("--keep.licenses", "0", "--keep.max-seconds", "8")
+    done = noisyactions("crawl", tmp_path, *UNTIL, *keep, url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    spent = asked(server) - before
+    found = {record.video_id: record for record in records(tmp_path)}
+    assert found.keys() == {record.video_id for record in records(calm.root)}
+    licensed = {v.video_id for v in server.world if v.license == 0} & found.keys()
+    assert {i for i, record in found.items() if record.dropped == "filtered_license"} == found.keys() - licensed
+    assert spent["flickr.photos.getInfo"] == len(licensed) < 0.8 * len(found)
+    long = [r for r in found.values() if r.dropped == "filtered_duration"]
+    assert long
+    assert all(r.duration_seconds > 8 for r in long if r.duration_seconds)
+    again = noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url)  # without filters, only what is missing
+    assert again.returncode == 0, again.stderr
+    assert timeless(records(tmp_path)) == timeless(records(calm.root))
+
+
+@pytest.mark.parametrize("plan", ["A", "C", "D"])
+def test_other_plans_ask_what_they_say(server: SandboxServer, calm: Calm, tmp_path: Path, plan: str) -> None:
+    vocabulary(tmp_path)
+    before = asked(server)
+    done = noisyactions("crawl", tmp_path, "--plan", plan, *UNTIL, url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    spent, found = asked(server) - before, records(tmp_path)
+    assert bool(spent["flickr.photos.getInfo"]) == (plan == "A")
+    assert bool(spent["flickr.photos.getSizes"]) == (plan != "D")
+    commented = [r for r in found if r.comments]
+    assert [r.video_id for r in commented] == [r.video_id for r in records(calm.root) if r.comments] or plan != "A"
+    assert commented
+    assert any(r.renditions for r in found)
+    if plan == "A":
+        alive = [r for r in found if r.dropped not in ("gone", "still_processing", "never_playable", "no_video_url")]
+        assert spent["flickr.photos.comments.getList"] == len(alive)
+
+
+def test_a_released_list_is_looked_up_and_its_rot_is_told(server: SandboxServer, tmp_path: Path) -> None:
+    videos = [v for v in server.world if v.media == "video"][:60]
+    lines = [f"{video.video_id} {1 + number % 2}" for number, video in enumerate(videos)]
+    (tmp_path / "list.txt").write_text("\n".join([*lines, "what is this", "99 7"]) + "\n")
+    (tmp_path / "classes.txt").write_text("1 swing\n2 push ups\n")
+    root = tmp_path / "root"
+    ids = ("--ids", str(tmp_path / "list.txt"), "--id-classes", str(tmp_path / "classes.txt"))
+    done = noisyactions("crawl", root, *ids, url=server.rest_url)
+    assert done.returncode == 0, done.stderr
+    found = {record.video_id: record for record in records(root)}
+    gone = [v.video_id for v in videos if v.trouble in ("deleted", "private")]
+    assert {i for i, record in found.items() if record.dropped == "gone"} == set(gone)
+    assert found[videos[0].video_id].concepts == ("swing",)
+    rot = json.loads((root / "records" / "link_rot.json").read_text())
+    assert (rot["ids"], rot["lines_rejected"], rot["outcomes"]["gone"]) == (60, 2, len(gone))
+    assert f"{rot['alive']} of 60 listed videos are still there" in done.stdout
+    rejects = (root / "ids" / "rejects.csv").read_text().splitlines()
+    assert rejects == [
+        "line,text,why",
+        "61,what is this,no Flickr id",
+        "62,99 7,label '7' is not one of the classes 1 to 2",
+    ]
+    before = asked(server)
+    assert noisyactions("crawl", root, *ids, url=server.rest_url).returncode == 0
+    assert asked(server) - before == Counter({"flickr.test.echo": 1})
+    junk = tmp_path / "junk.txt"
+    junk.write_text("nothing\n")
+    wrong = noisyactions("crawl", tmp_path / "other", "--ids", str(junk), url=server.rest_url)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "holds no ids: line 1 is 'nothing'" in wrong.stderr
 
 
 @pytest.mark.parametrize("verb", ["crawl", "plan"])

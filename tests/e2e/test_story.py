@@ -10,7 +10,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline.crawl import read_records
+from pipeline.catalogue import read_records
 from pipeline.errors import REASONS
 from pipeline.sandbox.answers import labels_of
 from pipeline.sandbox.faults import Fault
@@ -65,7 +65,7 @@ def test_from_names_to_an_accuracy_on_a_bucket(
         ]
     )
     tell("vocabulary", root, "--names", *ACTIONS)
-    tell("crawl", root, *fast)
+    tell("crawl", root, *fast, "--min-videos", 1)
     tell("build", root, *fast, "--settings.videos-per-shard", 12)
     assert story_server.counters.count("short_body") == 1
     store = open_store(root)

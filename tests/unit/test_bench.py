@@ -14,8 +14,11 @@ from av.video.reformatter import Interpolation
 from jobs.bench import RECIPES
 from jobs.benches.contest import compete, cpu_seconds
 from jobs.benches.crawl import run_stages
+from jobs.benches.harvest import Harvest
 from jobs.benches.likeness import luma_ssim, ssim
 from jobs.benches.peers import pyav_frames, x264_default
+from pipeline.catalogue import open_catalogue, read_records
+from pipeline.store import FolderStore
 
 TREE = Path(__file__).parents[2]
 BURN = "import time\nwhile time.process_time() < 0.5: pass\n"
@@ -111,11 +114,23 @@ def test_the_peers_way_decodes_the_very_frames_asked_for(video_folder: Path) -> 
     assert np.abs(np.array(lefts) - np.array([62, 8, 18, 62])).max() <= 1
 
 
-def test_crawl_stages_are_timed_one_by_one() -> None:
-    stages = run_stages(1000)
-    assert list(stages.seconds) == ["merge", "to Parquet", "from Parquet", "splits"]
-    assert all(seconds > 0 for seconds in stages.seconds.values())
-    assert stages.peak_mib >= stages.start_mib > 10
+def test_crawl_stages_are_measured_one_by_one_on_files_that_hold_what_they_say(tmp_path: Path) -> None:
+    costs = run_stages(1000)
+    assert list(costs) == ["merge", "statistics", "splits"]
+    for cost in costs.values():
+        assert cost.cpu_seconds > 0
+        assert cost.peak_mib >= cost.start_mib > 10
+    Harvest(tmp_path, 1000).write()
+    with open_catalogue(FolderStore(tmp_path)) as catalogue:
+        assert catalogue.num_found() == 1000
+        assert list(catalogue.waiting("info")) == []
+        catalogue.write()
+    records = read_records(FolderStore(tmp_path))
+    assert 3 < np.mean([len(record.found) for record in records]) < 4.5
+    assert {len(record.title.split()) for record in records} == {5}
+    assert {len(record.description.split()) for record in records} == {25}
+    assert 0.08 < np.mean([bool(record.comments) for record in records]) < 0.16
+    assert 0.9 < np.mean([record.dropped is None for record in records]) < 1
 
 
 def test_store_measures_a_root_and_leaves_it_as_it_was(tmp_path: Path) -> None:
@@ -146,7 +161,7 @@ def test_transcode_names_its_ratios_and_leaves_out_what_is_no_video(video_folder
             "times_torchcodec_default",
         ),
         (("train", "--seconds", "0", "--steps", "1"), "clips_per_second times_fp32 loop_share_of_bare_step gflops"),
-        (("crawl", "--records", "10000"), "records_per_second peak_mib growth_exponent"),
+        (("crawl", "--records", "10000"), "records_per_second peak_mib growth_exponent memory_growth_exponent"),
         (("build", "--seconds", "0"), "share_of_transcode_only"),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",

@@ -1,15 +1,16 @@
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.crawl import committed_records
-from pipeline.enrich import VIDEOS_PER_UNIT, EnrichWorker, enrich_units
+from pipeline.crawl import commit_answers
+from pipeline.enrich import VIDEOS_PER_UNIT, PlayWorker, Stage, StageWorker, Wanted, stage_units
 from pipeline.errors import Transient
 from pipeline.flickr import Flickr, FlickrSettings
+from pipeline.journal import Line
 from pipeline.limits import LocalPermits
 from pipeline.records import VideoRecord, from_parquet
+from pipeline.reparse import reparse_stage
 from pipeline.sandbox.faults import Fault
 from pipeline.sandbox.server import SandboxServer, serve
 from pipeline.sandbox.world import World
@@ -24,66 +25,99 @@ def server(world: World) -> Iterator[SandboxServer]:
         assert server.counters.errors == []
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(FolderStore(tmp_path), "enrich", {})
+def worker(server: SandboxServer, store: FolderStore, permits: LocalPermits, stage: Stage) -> StageWorker:
+    settings = FlickrSettings(rest_url=server.rest_url, contact="a@b.c", calls_per_hour=1e7, max_attempts=2)
+    return StageWorker(Ledger(store, stage, {}), Flickr(settings, permits), stage, b"hash key of this root")
 
 
-def worker(server: SandboxServer, ledger: Ledger, permits: LocalPermits) -> EnrichWorker:
-    settings = FlickrSettings(rest_url=server.rest_url, contact="a@b.c", calls_per_hour=1e6, max_attempts=2)
-    return EnrichWorker(ledger, Flickr(settings, permits), b"hash key of this root")
+def committed(store: FolderStore, stage: Stage) -> dict[str, VideoRecord]:
+    keys = [o.key for c in Ledger(store, stage, {}).commits() for o in c.outputs if o.key.endswith(".parquet")]
+    return {record.video_id: record for key in keys for record in from_parquet(store.read(key))}
 
 
 @pytest.mark.usefixtures("sandbox_key")
-def test_each_video_is_detailed_or_has_its_reason_and_nothing_is_asked_in_vain(
-    server: SandboxServer, world: World, ledger: Ledger, permits: LocalPermits
+def test_each_stage_tells_its_part_of_every_video_or_why_not(
+    server: SandboxServer, world: World, tmp_path: Path, permits: LocalPermits
 ) -> None:
-    ids = [v.video_id for v in world if v.media == "video"][:VIDEOS_PER_UNIT]
-    (unit,) = enrich_units([VideoRecord(video_id=i, concepts=("swing",)) for i in ids])
-    finished = worker(server, ledger, permits)(unit)
-    detailed = {record.video_id: record for record in committed_records(ledger)}
-    assert list(detailed) == ids
-    videos = [v for v in world if v.video_id in detailed]
+    store, videos = FolderStore(tmp_path), [v for v in world if v.media == "video"][:VIDEOS_PER_UNIT]
+    (unit,) = stage_units(Wanted(v.video_id, v.secret) for v in videos)
+    stages: tuple[Stage, ...] = ("info", "sizes", "comments")
+    finished = {stage: worker(server, store, permits, stage)(unit) for stage in stages}
+    info, sizes, comments = (committed(store, stage) for stage in stages)
+    assert all(finished[stage].counts["calls"] == len(videos) for stage in stages)
     for video in videos:
-        record = detailed[video.video_id]
-        assert record.concepts == ("swing",)
-        assert bool(record.renditions) == (record.dropped is None)
+        name = video.video_id
         if video.trouble in ("deleted", "private"):
-            assert (record.dropped, record.title) == ("gone", "")
-        else:
-            assert [(c.text, c.posted) for c in record.comments] == [(c.text, c.posted) for c in video.comments]
-    told = [v for v in videos if v.trouble not in ("deleted", "private")]
-    playing = [v for v in told if v.trouble not in ("processing", "failed")]
-    assert server.counters.count("flickr.photos.getInfo") == len(videos)
-    assert server.counters.count("flickr.photos.getSizes") == len(playing)
-    assert server.counters.count("flickr.photos.comments.getList") == sum(bool(v.comments) for v in told)
-    assert finished.counts["ok"] + sum(finished.counts[r] for r in _reasons(detailed.values())) == len(ids)
-
-
-def _reasons(records: object) -> set[str]:
-    return {r.dropped for r in records if r.dropped}  # type: ignore[attr-defined]
+            assert {info[name].dropped, sizes[name].dropped, comments[name].dropped} == {"gone"}
+            continue
+        assert info[name].num_comments == len(video.comments)
+        assert info[name].owner == video.owner.nsid
+        assert [(c.text, c.posted) for c in comments[name].comments] == [(c.text, c.posted) for c in video.comments]
+        assert bool(sizes[name].renditions) == (sizes[name].dropped is None)
+        expected = {"processing": "still_processing", "failed": "never_playable"}.get(video.trouble or "")
+        assert info[name].dropped == expected
+    assert any(r.duration_seconds for r in info.values())
 
 
 @pytest.mark.usefixtures("sandbox_key")
-def test_trouble_that_stays_commits_nothing(
-    server: SandboxServer, world: World, ledger: Ledger, permits: LocalPermits
+def test_trouble_that_stays_commits_nothing_and_what_was_answered_is_not_asked_again(
+    server: SandboxServer, world: World, tmp_path: Path, permits: LocalPermits
 ) -> None:
-    server.set_faults([Fault(kind="reset", method="*.getSizes")])
-    ids = [v.video_id for v in world if v.trouble is None and v.media == "video"][:3]
-    (unit,) = enrich_units([VideoRecord(video_id=i) for i in ids])
+    store, before = FolderStore(tmp_path), server.counters.count("flickr.photos.getSizes")
+    server.set_faults([Fault(kind="reset", method="*.getSizes", first=26, times=2)])
+    videos = [v for v in world if v.media == "video"][:40]
+    (unit,) = stage_units(Wanted(v.video_id) for v in videos)
     with pytest.raises(Transient, match="no connection"):
-        worker(server, ledger, permits)(unit)
-    assert list(ledger.store.list()) == []
-    server.set_faults([])
-    worker(server, ledger, permits)(unit)
-    assert len(list(ledger.store.list())) == 3
+        worker(server, store, permits, "sizes")(unit)
+    assert committed(store, "sizes") == {}
+    worker(server, store, permits, "sizes")(unit)
+    assert len(committed(store, "sizes")) == 40
+    asked = server.counters.count("flickr.photos.getSizes") - before
+    assert asked == 40 + 2 + 5  # the tries that failed, and what was not kept yet
+    assert list(store.list("sizes/journal/")) == []
+
+
+@pytest.mark.usefixtures("sandbox_key")
+def test_records_made_again_from_the_raw_answers_are_the_same(
+    server: SandboxServer, world: World, tmp_path: Path, permits: LocalPermits
+) -> None:
+    store, videos = FolderStore(tmp_path), [v for v in world if v.media == "video"][:30]
+    (unit,) = stage_units(Wanted(v.video_id, v.secret) for v in videos)
+    for stage in ("info", "comments"):
+        worker(server, store, permits, stage)(unit)
+        before, asked = committed(store, stage), server.counters.count("api")
+        assert list(reparse_stage(Ledger(store, stage, {}), stage)) == [True]
+        assert committed(store, stage) == before
+        assert server.counters.count("api") == asked
+    assert any(c.author_hash for r in committed(store, "comments").values() for c in r.comments)
+
+
+def test_a_new_reading_replaces_the_old_records(tmp_path: Path) -> None:
+    """A commit whose table says something else than its raw answers is put right."""
+    store = FolderStore(tmp_path)
+    ledger = Ledger(store, "info", {})
+    (unit,) = stage_units([Wanted("1")])
+    line = Line("flickr.photos.getInfo", {"photo_id": "1"}, 5, answer={"photo": {"title": {"_content": "right"}}})
+    commit_answers(ledger, unit, [VideoRecord(video_id="1", title="wrong")], [line], {"ok": 1})
+    assert list(reparse_stage(ledger, "info")) == [True]
+    assert committed(store, "info")["1"].title == "right"
+    assert len(list(store.list("info/records/"))) == 1
+
+
+def test_play_urls_are_built_without_asking(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    (unit,) = stage_units([Wanted("1", "abc", "7@N01"), Wanted("2", "", "7@N01")])
+    finished = PlayWorker(Ledger(store, "sizes", {}), "https://www.flickr.com/photos/")(unit)
+    found = committed(store, "sizes")
+    assert found["1"].renditions[0].url == "https://www.flickr.com/photos/7@N01/1/play/360p/abc/"
+    assert found["2"].dropped == "no_video_url"
+    assert finished.counts == {"ok": 1, "no_video_url": 1}
 
 
 def test_chunks_are_named_by_what_is_in_them() -> None:
-    records = [VideoRecord(video_id=f"{n:04d}") for n in range(VIDEOS_PER_UNIT * 2 + 1)]
-    one, two, three = enrich_units(records)
-    assert [len(list(from_parquet(unit.payload))) for unit in (one, two, three)] == [VIDEOS_PER_UNIT] * 2 + [1]
-    assert enrich_units(records)[1].name == two.name
-    assert enrich_units(records[1:])[1].name != two.name
+    videos = [Wanted(f"{n:04d}", "s", "o") for n in range(VIDEOS_PER_UNIT * 2 + 1)]
+    one, two, three = stage_units(videos)
+    assert [len(unit.payload.split()) for unit in (one, two, three)] == [VIDEOS_PER_UNIT] * 2 + [1]
+    assert list(stage_units(videos))[1].name == two.name
+    assert list(stage_units(videos[1:]))[1].name != two.name
     assert len({one.name, two.name, three.name}) == 3
-    assert json.dumps(one.name).isascii()

@@ -18,10 +18,11 @@ from jobs.report import Config, render_report, run, write_report
 from pipeline.errors import UserError
 from pipeline.records import Comment, VideoRecord
 from pipeline.shards import Probe, Sample, publish_shard, read_rows, write_shard
-from pipeline.splits import COLUMNS, SplitSettings, make_splits, write_splits
+from pipeline.splits import SplitSettings, make_splits, write_splits
 from pipeline.stats import ANNOTATIONS
 from pipeline.store import FolderStore
 from pipeline.units import Ledger, Unit
+from pipeline.usable import COLUMNS
 
 PROBE = Probe(
     width=160, height=128, fps=25.0, num_frames=24, source_codec="h264", source_width=640, source_height=512,
@@ -124,7 +125,7 @@ def root(tmp_path_factory):
     _build(store, folder, count=120)
     _annotate(store)
     settings = SplitSettings(sizes={"small": 20, "large": 60}, min_videos=3, val_fraction=0.1)
-    write_splits(store, make_splits(read_rows(store, columns=COLUMNS).to_pylist(), settings=settings))
+    write_splits(store, make_splits(read_rows(store, columns=COLUMNS).to_batches(), settings=settings))
     _train(store)
     return store
 

@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.sources import folder_records, id_records, table_records
+from pipeline.sources import folder_records, table_records
 
 
 def test_a_folder_gives_a_record_per_video_labelled_by_its_folders(video_folder: Path) -> None:
@@ -75,18 +75,3 @@ def test_a_wrong_table_is_told(tmp_path: Path, text: str, told: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=told):
         table_records(tmp_path / "t.csv")
-
-
-def test_the_released_id_lists_are_read(shared: Path) -> None:
-    lists = shared / "data" / "noisyactions2m"
-    records = id_records(lists / "multi_trainlist25k.txt", classes=lists / "multi_classInd25k.txt")
-    assert len(records) == 27_568
-    by_id = {r.video_id: r.concepts for r in records}
-    assert by_id["4150867360"] == ("Pond", "pond")
-    assert sum(map(len, by_id.values())) / len(by_id) == pytest.approx(8.8, abs=0.02)
-
-
-def test_a_line_that_is_no_id_is_told(tmp_path: Path) -> None:
-    (tmp_path / "ids.txt").write_text("123 \n../../x 1\n")
-    with pytest.raises(UserError, match=r"1 lines do not begin with a Flickr id, such as '\.\./\.\./x'"):
-        id_records(tmp_path / "ids.txt", classes=None)

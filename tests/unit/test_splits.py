@@ -2,19 +2,19 @@ import hashlib
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.splits import (
     SplitSettings,
-    count_words,
     make_splits,
-    missing_fields,
     parse_split,
     read_split,
     write_splits,
 )
 from pipeline.store import FolderStore
+from pipeline.usable import ROWS_SCHEMA
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "noisyactions2m"
 official = pytest.mark.skipif(not DATA.is_dir(), reason="needs the official lists in ../shared/data")
@@ -33,24 +33,35 @@ def _row(number, **change):
     } | change
 
 
+def _batches(rows, size=64):
+    """As they are read from shards."""
+    rows = list(rows)
+    for start in range(0, len(rows), size):
+        yield pa.RecordBatch.from_pylist(rows[start : start + size], schema=ROWS_SCHEMA)
+
+
+def _splits(rows, *, settings):
+    return make_splits(_batches(rows), settings=settings)
+
+
 ROWS = [_row(number) for number in range(400)]
 SETTINGS = SplitSettings(sizes={"small": 50, "large": 200, "all": None}, min_videos=5, val_fraction=0.1)
 
 
-def test_words_are_counted_over_all_metadata():
-    row = _row(3, title="two words", description=" a  b\nc ", tags=["d e", "f"], comments=[{"text": "g"}, {"text": ""}])
-    assert count_words(row) == 9
-    assert missing_fields(row) == []
-    assert missing_fields(_row(3, title=" ", tags=[], comments=None)) == ["title", "tags", "comments"]
+def _words(row):
+    """Of title, description, tags and comments, as Python tells them apart."""
+    texts = [row["title"], row["description"], " ".join(row["tags"] or ())]
+    texts.append(" ".join(comment["text"] or "" for comment in row["comments"] or ()))
+    return [len((text or "").split()) for text in texts]
 
 
 def test_splits_are_ranked_by_words_nested_and_apart_from_validation():
-    splits = make_splits(ROWS, settings=SETTINGS)
+    splits = _splits(ROWS, settings=SETTINGS)
     small, large, rest = (list(splits.train[name]) for name in ("small", "large", "all"))
     assert (len(small), len(large)) == (50, 200)
     assert small == large[:50]
     assert large == rest[:200]
-    words = {row["video_id"]: count_words(row) for row in ROWS}
+    words = {row["video_id"]: sum(_words(row)) for row in ROWS}
     assert rest == sorted(rest, key=lambda video: (-words[video], video))
     assert 0 < len(splits.val) <= 40
     assert len(rest) + len(splits.val) == 400
@@ -61,20 +72,20 @@ def test_splits_are_ranked_by_words_nested_and_apart_from_validation():
 
 
 def test_the_order_of_the_rows_does_not_matter_and_the_seed_does():
-    splits = make_splits(ROWS, settings=SETTINGS)
-    assert make_splits(reversed(ROWS), settings=SETTINGS) == splits
+    splits = _splits(ROWS, settings=SETTINGS)
+    assert _splits(reversed(ROWS), settings=SETTINGS) == splits
     other = SplitSettings(sizes=SETTINGS.sizes, min_videos=5, val_fraction=0.1, seed=1)
-    assert set(make_splits(ROWS, settings=other).val) != set(splits.val)
+    assert set(_splits(ROWS, settings=other).val) != set(splits.val)
 
 
 def test_videos_of_unknown_owners_stand_for_themselves():
     rows = [_row(number, owner=None) for number in range(100)]
-    assert len(make_splits(rows, settings=SETTINGS).val) == 10
+    assert len(_splits(rows, settings=SETTINGS).val) == 10
 
 
 def test_rare_classes_are_dropped_with_the_videos_that_have_no_other():
     rows = [*ROWS, _row(900, concepts=["rare"]), _row(901, concepts=["rare", "class 1"]), _row(902, outcome="gone")]
-    splits = make_splits(rows, settings=SETTINGS)
+    splits = _splits(rows, settings=SETTINGS)
     assert splits.classes == ("class 0", "class 1", "class 2", "class 3")
     everything = {**splits.train["all"], **splits.val}
     assert "0900" not in everything
@@ -87,21 +98,21 @@ def test_rare_classes_are_dropped_with_the_videos_that_have_no_other():
 def test_videos_that_lack_metadata_are_taken_only_if_asked_and_fewer_than_asked_is_told(caplog):
     rows = [_row(n, comments=[] if n % 2 else _row(n)["comments"]) for n in range(100)]
     strict = SplitSettings(sizes={"25k": 90}, min_videos=5, val_fraction=0)
-    splits = make_splits(rows, settings=strict)
+    splits = _splits(rows, settings=strict)
     assert len(splits.train["25k"]) == 50
     assert splits.card["splits"]["25k"]["asked"] == 90
     assert splits.card["splits"]["25k"]["videos"] == 50
     assert splits.card["videos"]["lost"] == {"no_comments": 50}
     assert "split 25k: 90 videos were asked for, 50 qualify" in caplog.text
     loose = SplitSettings(sizes={"25k": 90}, min_videos=5, val_fraction=0, require="any")
-    assert len(make_splits(rows, settings=loose).train["25k"]) == 90
+    assert len(_splits(rows, settings=loose).train["25k"]) == 90
 
 
 def test_no_video_that_qualifies_is_an_error_with_the_way_out():
     with pytest.raises(
         UserError, match=r"of 3 usable ones \{'no_class_left': 3\}.*try require=any or a smaller min_vid"
     ):
-        make_splits(ROWS[:3], settings=SETTINGS)
+        _splits(ROWS[:3], settings=SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +131,7 @@ def test_settings_are_checked(change, match):
 
 def test_lists_are_written_in_the_released_format_and_read_back(tmp_path):
     store = FolderStore(tmp_path)
-    splits = make_splits(ROWS, settings=SETTINGS)
+    splits = _splits(ROWS, settings=SETTINGS)
     write_splits(store, splits)
     assert store.read("splits/classes.txt") == b"1 class 0\n2 class 1\n3 class 2\n4 class 3\n"
     line = store.read("splits/small_train.txt").decode().splitlines()[0]
