@@ -154,7 +154,7 @@ def comments_of_list(answer: Answer) -> tuple[Comment, ...]:
 
 
 def hashed_authors(answer: Mapping[str, Any], *, hash_key: bytes) -> dict[str, Any]:
-    """A comments answer as it may be kept: an author is a keyed hash, the same on one root, and nothing else of them."""
+    """A comments answer as it may be kept: an author is a keyed hash, the same on one root, and nothing else."""
     comments = _object(answer.get("comments"))
     kept = [
         {

@@ -1,25 +1,15 @@
-"""The Flickr client: flickrapi made safe with typed errors, deadlines, a session of its own and no redirects.
-
-Keys come from the environment: FLICKR_API_KEY and FLICKR_API_SECRET, and where collaborators lend theirs,
-FLICKR_API_KEYS as `key:secret key:secret`. Each key has a budget of its own. That is no way around Flickr's limit:
-it is meant for one application with all its users, Flickr also looks at other things than the key, and several keys of
-one person are an abuse for which all of them are switched off. So keys are for different people who agreed to it.
-"""
+"""The Flickr client: flickrapi made safe with typed errors, deadlines, a session of its own and no redirects."""
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
 import json
 import logging
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
-from urllib.parse import urlsplit
 
 import flickrapi
 import requests
@@ -27,31 +17,21 @@ from flickrapi.auth import OAuthFlickrInterface
 
 from pipeline import limits
 from pipeline.errors import Dropped, Transient, UserError
+from pipeline.keys import KEY_VARIABLE, SECRET_VARIABLE, budget_name, is_loopback, keys_in_environment, short_name
 from pipeline.limits import FLICKR_CALLS_PER_HOUR, LocalPermits, Permits, Rate
+from pipeline.refusals import RefusedKey, refusal_of
 from pipeline.transfer import Deadlines, Session, Throttled, check_status, receive, send
 
 FLICKR_REST_URL = "https://api.flickr.com/services/rest/"
 EXTRAS = (
     "description,license,date_upload,date_taken,owner_name,last_update,geo,tags,machine_tags,views,media,path_alias,"
-    "count_comments"
+    "count_comments,safety_level"
 )
 logger = logging.getLogger(__name__)
 
-_KEY_VARIABLE = "FLICKR_API_KEY"
-_SECRET_VARIABLE = "FLICKR_API_SECRET"
-_KEYS_VARIABLE = "FLICKR_API_KEYS"
 _MAX_ANSWER_BYTES = 64 << 20
 _LONGEST_COMMON_PAUSE_SECONDS = 5.0
 _LOGGERS_THAT_TELL_KEYS = ("oauthlib", "requests_oauthlib", "flickrapi")
-
-_BUSY = frozenset({0, 10, 105, 201})
-"""Codes of a failure of the moment, in answers with HTTP 200."""
-_BAD_KEY = frozenset({96, 97, 98, 100})
-"""Codes of a key that is not valid, or whose secret does not sign for it."""
-_OUR_MISTAKE = frozenset({95, 111, 112, 114, 115, 116})
-"""Codes that every later call would get too: no TLS, a format, method or address that Flickr does not know."""
-_COMMON_CODES = 95
-"""From here on codes speak of the service, below of one method's arguments."""
 
 Parameter = str | int | float | bool | Sequence[str | int] | None
 """A bool is sent as 1 or 0, a list joined by commas, None not at all."""
@@ -101,22 +81,13 @@ class FlickrSettings:
         return Rate(per_second=self.calls_per_hour / 3600, burst=5, per_hour=ceiling)
 
 
-def is_loopback(url: str) -> bool:
-    """Whether the URL's host is this machine."""
-    try:
-        host = urlsplit(url).hostname or ""
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def key_budgets(settings: FlickrSettings) -> tuple[str, ...]:
     """The budget names of the keys in the environment, none if there is no key; a name tells no key.
 
     Raises:
         UserError: FLICKR_API_KEYS is not `key:secret key:secret`.
     """
-    return tuple(_budget(settings, key) for key in _keys())
+    return tuple(budget_name(settings.rest_url, key) for key in keys_in_environment())
 
 
 def require_access(settings: FlickrSettings, permits: Permits | None = None) -> None:
@@ -143,42 +114,8 @@ def require_access(settings: FlickrSettings, permits: Permits | None = None) -> 
         # Otherwise it is there, only busy: the crawl itself knows how to wait.
 
 
-def _keys() -> dict[str, str]:
-    """Secrets by key, as the environment has them."""
-    keys = {}
-    if os.environ.get(_KEY_VARIABLE):
-        keys[os.environ[_KEY_VARIABLE]] = os.environ.get(_SECRET_VARIABLE, "")
-    for place, pair in enumerate(os.environ.get(_KEYS_VARIABLE, "").split(), 1):
-        key, colon, secret = pair.partition(":")
-        if not key or not colon:
-            raise UserError(f"entry {place} of {_KEYS_VARIABLE} is not `key:secret`: separate several with spaces")
-        keys.setdefault(key, secret)
-    return keys
-
-
-def _short(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:8]
-
-
-def _budget(settings: FlickrSettings, key: str) -> str:
-    """By server and key: two keys share no budget, nor do a sandbox and Flickr, but Flickr's hosts do."""
-    try:
-        url = urlsplit(settings.rest_url)
-        host, port, ours = url.hostname or "", url.port, is_loopback(settings.rest_url)
-    except ValueError:  # no address at all; sending will tell
-        host, port, ours = "", None, False
-    if f".{host}".endswith(".flickr.com"):
-        host, port = "flickr.com", None
-    place = host if port is None else f"{host}:{port}"
-    return f"{'sandbox:' if ours else limits.KEY_PREFIX}{place}:{_short(key)}"
-
-
 class _NotTheApi(Transient):
     """The address answers, but as Flickr's API would not: a redirect, not found, a password."""
-
-
-class _RefusedKey(Exception):
-    """This key is not accepted; others may be."""
 
 
 class _Signed(OAuthFlickrInterface):  # type: ignore[misc]  # flickrapi has no types
@@ -223,7 +160,7 @@ class _Key:
         if not isinstance(answer, dict) or answer.get("stat") not in ("ok", "fail"):
             raise Transient(f"{method}: an answer without stat", "http_5xx")
         if answer["stat"] == "fail":
-            raise _refusal(method, answer, about_video="photo_id" in parameters)
+            raise refusal_of(method, answer, about_video="photo_id" in parameters)
         if expect is not None and not isinstance(answer.get(expect), dict):
             raise Transient(f"{method}: an answer without {expect!r}", "http_5xx")
         return answer
@@ -243,10 +180,10 @@ class Flickr:
         self._pause_seconds = pause if pause is not None else 0.1 if is_loopback(settings.rest_url) else 30.0
         self._max_attempts = settings.max_attempts
         self._permits = permits
-        self._keys = deque(_key(settings, key, secret) for key, secret in _keys().items())
+        self._keys = deque(_key(settings, key, secret) for key, secret in keys_in_environment().items())
         if not self._keys:
             raise UserError(
-                f"no Flickr API key: set {_KEY_VARIABLE} (and {_SECRET_VARIABLE}) in the environment; "
+                f"no Flickr API key: set {KEY_VARIABLE} (and {SECRET_VARIABLE}) in the environment; "
                 "flickr.com/services/apps/create gives one"
             )
 
@@ -271,7 +208,7 @@ class Flickr:
             limits.wait(self._permits, key.budget)
             try:
                 return key.ask(method, sent, expect)
-            except _RefusedKey as refusal:
+            except RefusedKey as refusal:
                 self._set_aside(key, refusal)
             except Transient as error:
                 alone = self._back_off(key, error, attempt)
@@ -290,9 +227,9 @@ class Flickr:
         self._keys.rotate(-1)
         return self._keys[-1]
 
-    def _set_aside(self, key: _Key, refusal: _RefusedKey) -> None:
+    def _set_aside(self, key: _Key, refusal: RefusedKey) -> None:
         if len(self._keys) == 1:
-            raise UserError(f"the API key is refused ({refusal}): check {_KEY_VARIABLE}, or ask Flickr about the key")
+            raise UserError(f"the API key is refused ({refusal}): check {KEY_VARIABLE}, or ask Flickr about the key")
         self._keys.remove(key)
         logger.warning("API key %s is refused (%s): set aside, %d left", key.short, refusal, len(self._keys))
 
@@ -316,7 +253,7 @@ def _key(settings: FlickrSettings, key: str, secret: str) -> _Key:
     api = flickrapi.FlickrAPI(key, secret, format="json", store_token=False, cache=False)
     api.REST_URL = settings.rest_url
     api.flickr_oauth = _Signed(key, secret, api.token_cache, settings)
-    return _Key(_short(key), _budget(settings, key), api)
+    return _Key(short_name(key), budget_name(settings.rest_url, key), api)
 
 
 def _plain(value: Parameter) -> str:
@@ -325,24 +262,3 @@ def _plain(value: Parameter) -> str:
     if isinstance(value, str | int | float):
         return str(value)
     return ",".join(str(item) for item in value or ())
-
-
-def _refusal(method: str, answer: dict[str, Any], *, about_video: bool) -> Exception:
-    """What a `stat=fail` means: one odd answer must not end the job, unless all others would be alike."""
-    message = str(answer.get("message", ""))
-    try:
-        code = int(str(answer["code"]))
-    except (KeyError, ValueError):
-        return Transient(f"{method}: refused without a code: {message}", "http_5xx")
-    told = f"{method}: error {code}: {message}"
-    if code in _BAD_KEY:
-        return _RefusedKey(message)
-    if code in _OUR_MISTAKE or "parameter missing" in message.lower():
-        return UserError(told)
-    if code in _BUSY or (code >= _COMMON_CODES and code != 99):
-        return Transient(told, "http_5xx")
-    if about_video and (code == 5 or (code == 1 and "not found" in message.lower())):
-        return Dropped("gone", told)
-    if about_video and code in (2, 99):
-        return Dropped("private", told)
-    return UserError(told) if code == 99 else Dropped("http_4xx", told)

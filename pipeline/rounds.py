@@ -74,7 +74,7 @@ def rounds(store: Store) -> list[Round]:
 def begin_round(store: Store, *, since: int | Literal["last"] | None, until: int | None) -> Round:
     """The round that these bounds mean: one that was begun with them, else a new one.
 
-    `since` None is Flickr's first video; `last` goes on from the end of the last round, or with one that is not finished.
+    `since` None is Flickr's first video; `last` goes on with a round that is not finished, else after the last one.
     `until` None is an hour ago, or what the round was begun with.
 
     Raises:
