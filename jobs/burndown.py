@@ -22,8 +22,8 @@ class Burndown:
     def __init__(self, store: Store, *, plan: str) -> None:
         self._store = store
         kept = json.loads(store.read(BURNDOWN_KEY)) if store.size(BURNDOWN_KEY) is not None else {"curve": []}
-        self._curve: list[list[int]] = kept["curve"]
-        self.calls = self._curve[-1][1] if self._curve else 0
+        self._curve: list[list[int]] = kept["curve"] or [[utc_now(), 0]]
+        self.calls = self._curve[-1][1]
         """Of all runs on this root."""
         self._planned = planned_calls(store, plan)
         self._written = time.monotonic()

@@ -27,7 +27,7 @@ from jobs.launch import Rates, Tally, Where, request_permits, session, work_thro
 from jobs.progress import Bar, say, show_outcomes
 from pipeline.catalogue import Catalogue, Keep, open_catalogue
 from pipeline.completeness import estimate, recapture_units, sample_queries, write_completeness
-from pipeline.crawl import SearchWorker, search_unit
+from pipeline.crawl import SearchWorker, search_unit, summarise
 from pipeline.enrich import STAGES, Plan, PlayWorker, Stage, StageWorker, Wanted, stage_units
 from pipeline.errors import UserError
 from pipeline.flickr import FLICKR_REST_URL, Flickr, FlickrSettings, key_budgets, require_access
@@ -42,6 +42,7 @@ from pipeline.vocabulary import read_queries
 from pipeline.windows import Direction
 
 _HASH_KEY = "crawl/comment_hash_key"
+SUMMARY_KEY = "crawl/summary.json"
 ROT_KEY = "records/link_rot.json"
 
 
@@ -136,8 +137,11 @@ class _Crawl:
         tally = self._work(ledger.left(units), "search", self._searcher(ledger, "forward"), done=len(done))
         if not tally.set_aside:
             finish_round(self.store, asked)
-        if tally.counts["truncated_windows"]:
-            say(f"{tally.counts['truncated_windows']:,} windows hold more than Flickr shows: some videos stay unseen")
+        summary = summarise(ledger)
+        self.store.write(SUMMARY_KEY, json.dumps(summary, indent=1).encode())
+        if summary["truncated"]:
+            few = ", ".join(summary["truncated"][:3])
+            say(f"{len(summary['truncated']):,} windows hold more than Flickr shows, some videos stay unseen: {few}")
         sample = sample_queries(queries, self.config.check_queries)
         if sample and not tally.set_aside:
             again = Ledger(self.store, "recapture", {"rest_url": self.config.flickr.rest_url})
@@ -157,10 +161,12 @@ class _Crawl:
         """Ask one question about every video that is wanted and not known yet."""
         built = stage == "sizes" and self.config.plan == "D"
         ledger = Ledger(self.store, stage, {"rest_url": self.config.flickr.rest_url, "built": built})
-        _opened(ledger)
+        ledger.open()
         with self._catalogue() as catalogue:
             waiting = catalogue.waiting(stage, all_comments=self.config.plan == "A")
             units = list(stage_units(Wanted(*video) for video in waiting))
+        left = {unit.name for unit in units}  # where more was found since, chunks are cut otherwise than before
+        sweep(self.store, stage, stale=lambda unit: unit not in left)
         make: Callable[[Permits], Worker] = partial(make_player, ledger, photos_url(self.config.flickr))
         if not built:
             make = partial(make_asker, ledger, self.config.flickr, stage, _hash_key(self.store))
@@ -193,7 +199,7 @@ class _Crawl:
 
 def _opened(ledger: Ledger) -> set[str]:
     done = ledger.open()
-    sweep(ledger.store, ledger.job, done=done)
+    sweep(ledger.store, ledger.job, stale=done.__contains__)
     return done
 
 

@@ -165,6 +165,25 @@ def loss_curves(runs: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     return _draw(paint)
 
 
+def burn_down(curve: Sequence[tuple[int, int]], *, planned: int | None) -> str:
+    """Calls made so far over hours since the first, with the number planned; the curve is (Unix seconds, calls)."""
+
+    def paint(axes: Axes) -> None:
+        hours = [(at - curve[0][0]) / 3600 for at, _ in curve]
+        axes.plot(hours, [calls for _, calls in curve], color=_SERIES, linewidth=1.8, marker="o", markersize=3)
+        if planned:
+            axes.axhline(planned, color=_LINES[1], linewidth=1.2, linestyle="--")
+            axes.annotate(
+                f"planned: {planned:,}", (0, planned), xytext=(4, -12), textcoords="offset points", color=_MUTED
+            )
+        _count_axis(axes)
+        axes.set_ylim(0, None)
+        axes.set_xlabel("hours since the first call")
+        axes.set_ylabel("calls")
+
+    return _draw(paint)
+
+
 def film_strip(video: bytes, *, num_frames: int, count: int = 6) -> list[str]:
     """`count` frames spread over a stored video, as `data:` URLs of JPEG.
 

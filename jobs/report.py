@@ -23,6 +23,7 @@ import tyro
 from markupsafe import Markup
 
 from jobs import figures
+from jobs.account import crawl_account
 from jobs.progress import say
 from pipeline import stats
 from pipeline.errors import UserError
@@ -130,6 +131,7 @@ def render_report(store: Store, *, title: str = "NoisyActions", num_samples: int
         title=title,
         root=store.url,
         settings={job: _flat(_read_json(store, f"{job}/settings.json")) for job in ("crawl", "build")},
+        crawl=crawl_account(store),
         card=_read_json(store, "splits/card.json"),
         curves=_curves(runs),
         results=[run for run in runs if run.result],

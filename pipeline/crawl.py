@@ -236,3 +236,13 @@ def put(ledger: Ledger, name: str, suffix: str, data: bytes) -> Output:
     key = f"{ledger.job}/{name}.{hashlib.sha256(data).hexdigest()[:8]}.{suffix}"
     ledger.store.write(key, data)
     return output_of(key, data)
+
+
+def summarise(ledger: Ledger) -> dict[str, Any]:
+    """What all committed windows of a search amount to: counts, and the windows that hold more than Flickr shows."""
+    counts, truncated = Counter[str](), []
+    for commit in ledger.commits():
+        counts.update(commit.counts)
+        if commit.counts.get("truncated_windows"):
+            truncated.append(commit.unit)
+    return {"counts": dict(sorted(counts.items())), "truncated": truncated}

@@ -7,7 +7,7 @@ them together as its raw file, from which its records can be made again without 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,9 +116,9 @@ class Journal:
             self._store.delete(key)
 
 
-def sweep(store: Store, job: str, *, done: Container[str]) -> None:
-    """Remove what is left of units that were killed between their commit and their end."""
+def sweep(store: Store, job: str, *, stale: Callable[[str], bool]) -> None:
+    """Remove what is left of the units that are `stale` by their names: killed between their commit and their end."""
     folder = f"{job}/journal/"
     for key in list(store.list(folder)):
-        if key.removeprefix(folder).partition("~")[0] in done:
+        if stale(key.removeprefix(folder).partition("~")[0]):
             store.delete(key)
