@@ -22,14 +22,14 @@ from pipeline.store import Store
 
 def crawl_account(store: Store) -> dict[str, Any] | None:
     """All parts that the root holds by now, None for those it does not; None if it holds no records of a crawl."""
-    records = _json(store, RECORDS_KEY)
-    if records is None:
+    records, asked, rot = _json(store, RECORDS_KEY), rounds(store), _json(store, ROT_KEY)
+    if records is None or not (asked or rot):
         return None
     plan, burndown = _json(store, PLAN_KEY), _json(store, BURNDOWN_KEY)
     return {
         "outcomes": sorted(records["outcomes"].items(), key=lambda item: (item[0] != "ok", -item[1], item[0])),
         "videos": records["videos"],
-        "rounds": rounds(store),
+        "rounds": asked,
         "plans": [row | {"asks": PLANS[row["plan"]]} for row in plan["plans"]] if plan else None,
         "planned_at": _day(plan["at"]) if plan else None,
         "burndown": _curve(burndown) if burndown else None,
@@ -37,7 +37,7 @@ def crawl_account(store: Store) -> dict[str, Any] | None:
         "completeness": _json(store, COMPLETENESS_KEY),
         "summary": _json(store, SUMMARY_KEY),
         "classes": _classes(store),
-        "rot": _json(store, ROT_KEY),
+        "rot": rot,
     }
 
 

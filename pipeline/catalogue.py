@@ -20,7 +20,7 @@ import io
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from pipeline import merging
 from pipeline.errors import UserError
 from pipeline.merging import Stage
-from pipeline.records import SCHEMA, VideoRecord, from_parquet
+from pipeline.records import SCHEMA, VideoRecord, from_parquet, to_row
 from pipeline.scan import load, local_files, open_database, quoted, rows_of
 from pipeline.store import Store
 from pipeline.units import Ledger, Output
@@ -169,8 +169,8 @@ class Catalogue:
         wanted = f"NOT {stage} AND filtered IS NULL"
         if stage != "info":
             wanted += " AND info_dropped IS NULL"
-        if stage == "comments" and not all_comments:
-            wanted += " AND num_comments > 0"
+        if stage == "comments":
+            wanted += " AND sizes_dropped IS NULL" + ("" if all_comments else " AND num_comments > 0")
         for within in self._ranges:
             known = "video_id, coalesce(secret, ''), coalesce(owner, '')"
             query = f"SELECT {known} FROM videos WHERE {within} AND {wanted} ORDER BY video_id"
@@ -229,6 +229,12 @@ def _publish(store: Store, parts: Sequence[Mapping[str, Any]], outcomes: Counter
     named = {part["key"] for part in parts}
     for key in [key for key in store.list("records/") if key.endswith(".parquet") and key not in named]:
         store.delete(key)
+
+
+def write_records(store: Store, records: Iterable[VideoRecord]) -> None:
+    """Make these records, which no crawl found, the root's; sorted by video id."""
+    table = pa.Table.from_pylist([to_row(record) for record in records], schema=SCHEMA)
+    _publish(store, [_write_part(store, table, 0)], Counter(word or "ok" for word in table["dropped"].to_pylist()))
 
 
 def record_keys(store: Store) -> list[str]:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pipeline.catalogue import write_records
 from pipeline.errors import UserError
 from pipeline.labelsets import parse_hmdb51, parse_indexed
-from pipeline.records import Rendition, VideoRecord, safe_id, to_parquet
+from pipeline.records import Rendition, VideoRecord, safe_id
 from pipeline.splits import classes_text, list_text
 from pipeline.store import Store
 from pipeline.vocabulary import normalise
@@ -148,9 +149,9 @@ def read_hmdb51(folder: Path, *, split: Literal[1, 2, 3] = 1) -> Downstream:
 
 
 def write_downstream(store: Store, dataset: Downstream) -> None:
-    """Write the official lists as splits/{classes,train,test}.txt, and records/records.parquet for a build, last."""
+    """Write the official lists as splits/{classes,train,test}.txt, and records/, last."""
     store.write("splits/classes.txt", classes_text(dataset.classes).encode())
     for split in SPLITS:
         labels = {video: (label,) for video, label in dataset.labels(split).items()}
         store.write(f"splits/{split}.txt", list_text(labels).encode())
-    store.write("records/records.parquet", to_parquet(dataset.records))
+    write_records(store, dataset.records)

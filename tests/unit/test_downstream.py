@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.catalogue import read_records
 from pipeline.downstream import read_hmdb51, read_ucf101, write_downstream
 from pipeline.errors import UserError
-from pipeline.records import from_parquet, safe_id
+from pipeline.records import safe_id
 from pipeline.shards import check_video_id
 from pipeline.splits import read_split
 from pipeline.store import FolderStore
@@ -50,7 +51,7 @@ def test_a_downstream_root_has_records_and_lists(tmp_path):
     dataset = read_ucf101(_ucf(tmp_path / "data"))
     store = FolderStore(tmp_path / "root")
     write_downstream(store, dataset)
-    assert tuple(from_parquet(store.read("records/records.parquet"))) == dataset.records
+    assert tuple(read_records(store)) == dataset.records
     assert read_split(store, "test") == (dataset.classes, {"v_Archery_g01_c01": (1,)})
     assert read_split(store, "train")[1]["v_HandStandPushups_g08_c01"] == (0,)
 
