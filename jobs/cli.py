@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -121,6 +122,7 @@ def _parse(verb: str, module: ModuleType, arguments: list[str]) -> Any:
     elif recipes is not None:
         _show_recipes(program, recipes, usage=getattr(module, "USAGE", "RECIPE ROOT"), helped=bool(arguments))
         return sys.exit(0 if arguments else _USAGE_ERROR)
+    _refuse_twice(program, arguments, getattr(module, "REPEATABLE", ()))
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -135,6 +137,14 @@ def _parse(verb: str, module: ModuleType, arguments: list[str]) -> Any:
         if leaving.code in (0, None):
             raise
         raise UserError(f"{program}: {_one_line(told.getvalue())} (see {program} --help)") from None
+
+
+def _refuse_twice(program: str, arguments: list[str], repeatable: Sequence[str]) -> None:
+    """Of an option that is given twice tyro would take the last and say nothing."""
+    given = Counter(word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--"))
+    for option, times in given.items():
+        if times > 1 and option not in repeatable:
+            raise UserError(f"{program}: {option} is given {times} times: give it once, with all its values")
 
 
 def _show_recipes(program: str, recipes: dict[str, Any], *, usage: str, helped: bool) -> None:

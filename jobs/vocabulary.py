@@ -45,6 +45,10 @@ Files = Annotated[tuple[tuple[str, ...], ...], tyro.conf.UseAppendAction]
 """The flag takes several values and may be repeated: nothing given is lost either way."""
 
 
+REPEATABLE = ("--labels", "--captions")
+"""Options that may be given several times."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Which label sets make the vocabulary."""
