@@ -134,7 +134,7 @@ def test_killed_half_way_and_run_again_asks_only_for_what_was_in_flight(
     assert twice.pop("flickr.test.echo") == 1
     assert twice.total() <= 10, twice  # less than a part of a journal
     assert not calm.asked - spent
-    assert not list(tmp_path.glob("*/journal/*"))
+    assert not list(tmp_path.glob("*/journal/[!.]*"))  # a kill may leave a hidden part of a file
 
     before = asked(server)
     assert noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url).returncode == 0
