@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from pipeline.errors import UserError
 from pipeline.limits import Permits
-from pipeline.units import MAX_ATTEMPTS, Finished, MakeWorker, SetAside, Unit, Worker, judge, told
+from pipeline.units import MAX_ATTEMPTS, Finished, MakeWorker, SetAside, Unit, Worker, judge, raise_stop, told
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def _settle(crew: _Crew, result: Any, queue: deque[Unit], attempts: dict[str, in
     verdict = judge(failure, attempts=attempts[name], max_attempts=crew.settings.max_attempts)
     logger.warning("unit %s, try %d: %s: %s", name, attempts[name], verdict, told(failure))
     if verdict == "stop":
-        raise failure
+        raise_stop(failure)
     if verdict == "retry":
         queue.append(running.unit)
     else:

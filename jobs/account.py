@@ -14,7 +14,7 @@ from jobs import figures
 from jobs.burndown import BURNDOWN_KEY, PLAN_KEY
 from jobs.crawl import ROT_KEY, SUMMARY_KEY
 from pipeline.catalogue import CLASSES_KEY, RECORDS_KEY
-from pipeline.completeness import COMPLETENESS_KEY
+from pipeline.completeness import combined, read_completeness
 from pipeline.enrich import PLANS
 from pipeline.rounds import rounds
 from pipeline.store import Store
@@ -34,11 +34,18 @@ def crawl_account(store: Store) -> dict[str, Any] | None:
         "planned_at": _day(plan["at"]) if plan else None,
         "burndown": _curve(burndown) if burndown else None,
         "calls": burndown["curve"][-1][1] if burndown else None,
-        "completeness": _json(store, COMPLETENESS_KEY),
+        "completeness": _completeness(store),
         "summary": _json(store, SUMMARY_KEY),
         "classes": _classes(store),
         "rot": rot,
     }
+
+
+def _completeness(store: Store) -> dict[str, Any] | None:
+    """All rounds together, and the queries of each."""
+    told = read_completeness(store)
+    queries = [query for one in told for query in one["queries"]]
+    return combined(told) | {"queries": queries} if queries else None
 
 
 def _json(store: Store, key: str) -> Any:

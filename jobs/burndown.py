@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.answers import utc_now
+from pipeline.rounds import Round
 from pipeline.store import Store
+
+logger = logging.getLogger(__name__)
 
 PLAN_KEY = "crawl/plan.json"
 BURNDOWN_KEY = "crawl/burndown.json"
 _SAMPLES = 2000
 _WRITE_SECONDS = 60.0
+_PLAN_SECONDS = 30 * 86400
+"""An older plan says nothing of the present."""
 
 
 class Burndown:
@@ -21,8 +27,7 @@ class Burndown:
 
     def __init__(self, store: Store, *, plan: str) -> None:
         self._store = store
-        kept = json.loads(store.read(BURNDOWN_KEY)) if store.size(BURNDOWN_KEY) is not None else {"curve": []}
-        self._curve: list[list[int]] = kept["curve"] or [[utc_now(), 0]]
+        self._curve = _kept_curve(store) or [[utc_now(), 0]]
         self.calls = self._curve[-1][1]
         """Of all runs on this root."""
         self._planned = planned_calls(store, plan)
@@ -47,9 +52,30 @@ class Burndown:
         self._store.write(BURNDOWN_KEY, json.dumps(told).encode())
 
 
+def _kept_curve(store: Store) -> list[list[int]]:
+    try:
+        return [[int(at), int(calls)] for at, calls in json.loads(store.read(BURNDOWN_KEY))["curve"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, TypeError, KeyError) as error:  # a picture for people: no crawl stops for its sake
+        logger.warning("%s/%s is broken and begun anew: %s", store.url, BURNDOWN_KEY, error)
+        return []
+
+
 def planned_calls(store: Store, plan: str) -> int | None:
-    """What `noisyactions plan` reckoned for this plan on this root, if it was asked."""
+    """How many calls there will have been when the crawl is done as `noisyactions plan` reckoned, if it was asked."""
     if store.size(PLAN_KEY) is None:
         return None
-    told = {row["plan"]: row["calls"] for row in json.loads(store.read(PLAN_KEY))["plans"]}
-    return told.get(plan)
+    told = json.loads(store.read(PLAN_KEY))
+    calls: dict[str, int] = {row["plan"]: row["calls"] for row in told["plans"]}
+    return int(told["calls_before"]) + calls[plan]
+
+
+def planned_rounds(store: Store, *, since: str | None, until: str | None) -> list[Round]:
+    """The rounds that a plan in these words reckoned with, so that the crawl asks what was planned."""
+    if store.size(PLAN_KEY) is None:
+        return []
+    told = json.loads(store.read(PLAN_KEY))
+    if told["asked"] != [since, until] or told["at"] < utc_now() - _PLAN_SECONDS:
+        return []
+    return [Round(since=start, until=end) for start, end in told["rounds"]]

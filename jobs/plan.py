@@ -10,27 +10,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import tyro
 
-from jobs.burndown import PLAN_KEY
-from jobs.crawl import begin, default_flickr, flickr_rates
+from jobs.burndown import PLAN_KEY, Burndown
+from jobs.crawl import default_flickr, flickr_rates
 from jobs.launch import Where, request_permits
 from jobs.progress import Bar, duration, say, show_table
 from pipeline.answers import utc_now
-from pipeline.budget import Estimate, FirstPage, Probe, Size, estimate, first_page, probe, size_of
+from pipeline.budget import Estimate, FirstPage, Probe, Size, estimate, first_page, probe, size_of, together
 from pipeline.catalogue import Keep
 from pipeline.completeness import sample_queries
 from pipeline.crawl import SearchWorker
 from pipeline.enrich import PLANS
-from pipeline.errors import UserError
+from pipeline.errors import Transient, UserError
 from pipeline.flickr import Flickr, FlickrSettings, require_access
+from pipeline.rounds import Round, new_rounds, rounds
 from pipeline.store import Store, open_store
 from pipeline.units import Ledger
 from pipeline.vocabulary import Query, read_queries
 from pipeline.windows import SHOWN_RESULTS, Window
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class Config:
     since: str | None = None
     """Uploads from here on: a date, Unix seconds, or `last` for what is new since the last crawl of this root."""
     until: str | None = None
-    """Uploads up to here; the default is now, and the crawl keeps to it."""
+    """Uploads up to here; the default is now. A crawl in the same words asks just what was planned."""
     keep: Keep = field(default_factory=Keep)
     """The crawl's filters."""
     min_videos: int = 11
@@ -66,44 +70,66 @@ def run(config: Config) -> int:
     """Ask, reckon, tell."""
     require_access(config.flickr)
     store = open_store(config.root)
-    queries = read_queries(store)
-    window = begin(store, config.since, config.until).window
-    asked = sample_queries(queries, len(queries) if config.sample is None else config.sample)
+    queries, known = read_queries(store), rounds(store)
+    added = new_rounds(known, since=config.since, until=config.until)
+    asked = [one for one in known if not one.finished] + added
+    if not asked:
+        raise UserError(f"all that was asked for is crawled ({store.url}): --since last plans what is new")
     flickr = Flickr(config.flickr, request_permits(Where(), flickr_rates(config.flickr)))
     search = SearchWorker(Ledger(store, "crawl", {"rest_url": config.flickr.rest_url}), flickr)
-    pages = _ask(search, asked, window, quiet=config.json)
-    probed = probe(flickr, pages, config.probe)
-    size = size_of(
-        pages,
-        window,
-        num_queries=len(queries),
-        keep=config.keep,
-        min_videos=config.min_videos,
-        check_queries=config.check_queries,
-    )
+    search.ledger.open()
+    sample = sample_queries(queries, len(queries) if config.sample is None else config.sample)
+    pages = {one: _ask(config, search, sample, one.window) for one in asked}
+    size = together([_size(config, pages[one], one.window, len(queries)) for one in asked])
+    probed = probe(flickr, [page for one in asked for page in pages[one]], config.probe)
     estimates = estimate(size, probed, calls_per_hour=config.flickr.calls_per_hour)
-    _write(store, size, probed, estimates)
+    _write(store, config, added, size, probed, estimates)
     if config.json:
         say(json.dumps([dataclasses.asdict(e) for e in estimates], indent=1))
     else:
-        _tell(pages, size, probed, estimates)
+        say(", ".join(map(str, asked)))
+        _tell(pages[asked[-1]], size, probed, estimates)
     return 0
 
 
-def _ask(search: SearchWorker, queries: list[Query], window: Window, *, quiet: bool) -> list[FirstPage]:
-    search.ledger.open()
-    pages = []
-    with contextlib.nullcontext() if quiet else Bar("plan", total=len(queries), noun="queries") as bar:
+def _ask(config: Config, search: SearchWorker, queries: list[Query], window: Window) -> list[FirstPage]:
+    """First pages; a query that Flickr refuses is left out and told, as the crawl will set it aside."""
+    pages, refused = [], []
+    with contextlib.nullcontext() if config.json else Bar("plan", total=len(queries), noun="queries") as bar:
         for query in queries:
-            pages.append(first_page(search, query, window))
+            try:
+                pages.append(first_page(search, query, window, keep=config.keep))
+            except Transient as error:
+                if error.reason in ("connection", "timeout"):
+                    raise  # nobody is there
+                refused.append(f"{query.text!r} ({error})")
             if bar is not None:
                 bar.advance()
+    if refused:
+        logger.warning("%d queries are refused and not reckoned, such as %s", len(refused), refused[0])
+    if not pages:
+        raise UserError(f"all {len(queries)} queries are refused, such as {refused[0]}")
     return pages
 
 
-def _write(store: Store, size: Size, probed: Probe, estimates: list[Estimate]) -> None:
+def _size(config: Config, pages: list[FirstPage], window: Window, num_queries: int) -> Size:
+    return size_of(
+        pages,
+        window,
+        num_queries=num_queries if config.sample is not None else len(pages),
+        min_videos=config.min_videos,
+        check_queries=config.check_queries,
+    )
+
+
+def _write(
+    store: Store, config: Config, added: list[Round], size: Size, probed: Probe, estimates: list[Estimate]
+) -> None:
     told = {
         "at": utc_now(),
+        "asked": [config.since, config.until],
+        "rounds": [[one.since, one.until] for one in added],
+        "calls_before": Burndown(store, plan="B").calls,
         "size": dataclasses.asdict(size),
         "probe": dataclasses.asdict(probed),
         "plans": [dataclasses.asdict(e) for e in estimates],

@@ -167,6 +167,44 @@ def hashed_authors(answer: Mapping[str, Any], *, hash_key: bytes) -> dict[str, A
     return {**answer, "comments": {"photo_id": comments.get("photo_id"), "comment": kept}}
 
 
+_NAMES_OF_PEOPLE = frozenset({
+    "ownername", "pathalias", "path_alias", "username", "realname", "iconserver", "iconfarm", "icon_urls",
+    "author", "authorname", "author_is_deleted", "notes", "people", "urls",
+})  # fmt: skip
+"""What tells who somebody is beyond an id; `urls` are pages whose addresses hold a member's chosen name."""
+
+
+def nameless_search(answer: Answer) -> dict[str, Any]:
+    """A search answer as it may be kept: of an owner only the id, for attribution and takedown."""
+    photos = _object(answer.get("photos"))
+    rows = [_nameless(row) for row in _objects(photos.get("photo"))]
+    return {**answer, "photos": {**photos, "photo": rows}}
+
+
+def nameless_info(answer: Answer) -> dict[str, Any]:
+    """A getInfo answer as it may be kept: of the owner only the id, of others who tagged or noted nothing."""
+    photo = _object(answer.get("photo"))
+    kept = _nameless(photo)
+    if "owner" in photo:
+        kept["owner"] = {"nsid": _object(photo["owner"]).get("nsid")}
+    if "tags" in photo:
+        tags = _objects(_object(photo["tags"]).get("tag"))
+        # A tag's id begins with the number of the member who gave it.
+        kept["tags"] = {"tag": [{name: tag[name] for name in ("raw", "_content") if name in tag} for tag in tags]}
+    return {**answer, "photo": kept}
+
+
+def nameless_sizes(answer: Answer) -> dict[str, Any]:
+    """A getSizes answer as it may be kept: without pages; where a video plays stays, though it may name its owner."""
+    sizes = _object(answer.get("sizes"))
+    kept = [{name: value for name, value in size.items() if name != "url"} for size in _objects(sizes.get("size"))]
+    return {**answer, "sizes": {**sizes, "size": kept}}
+
+
+def _nameless(photo: Answer) -> dict[str, Any]:
+    return {name: value for name, value in photo.items() if name not in _NAMES_OF_PEOPLE}
+
+
 def utc_now() -> int:
     """Unix seconds."""
     return int(datetime.now(UTC).timestamp())

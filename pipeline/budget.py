@@ -7,10 +7,12 @@ crawl's own first calls and are kept for it, so planning costs next to nothing.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
+from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -46,28 +48,44 @@ _ROWS_PER_CALL = 449
 
 @dataclass(frozen=True, slots=True)
 class FirstPage:
-    """The begin of one query."""
+    """The begin of one query: only what is reckoned with, for thousands of them are held at once."""
 
     query: Query
     total: int
-    records: Sequence[VideoRecord]
+    ids: Sequence[str]
+    posted: Sequence[int]
+    """Of each video, Unix seconds, 0 if unknown."""
+    wanted: int
+    """How many the filters let pass, as far as search tells."""
+    commented: int | None
+    """How many have comments; None if search does not tell."""
     whole: bool
     """Whether it is the query's only page."""
 
 
-def first_page(search: SearchWorker, query: Query, window: Window) -> FirstPage:
+def first_page(search: SearchWorker, query: Query, window: Window, *, keep: Keep) -> FirstPage:
     """Ask for the first page of a query, as its crawl will or did; it is not asked for twice."""
     unit = search_unit(query, window)
     line = _known(search.ledger, unit.name)
     if line is None:
         journal = Journal(search.ledger.store, f"{search.ledger.job}/journal/{unit.name}", search.ask)
         line = journal.ask(SEARCH, **search_parameters(query, window, 1, "forward"))
+    records = search_records([line], query, counts=Counter())
     total = total_of(line)
+    return page_of(query, total, records, keep=keep, whole=is_last(len(photos_of(line)), total, 1))
+
+
+def page_of(query: Query, total: int, records: Sequence[VideoRecord], *, keep: Keep, whole: bool) -> FirstPage:
+    """What is kept of a page."""
+    told = all(record.num_comments is not None for record in records)
     return FirstPage(
         query=query,
         total=total,
-        records=search_records([line], query, counts=Counter()),
-        whole=is_last(len(photos_of(line)), total, 1),
+        ids=tuple(record.video_id for record in records),
+        posted=array("q", [record.posted or 0 for record in records]),
+        wanted=sum(is_wanted(record, keep) for record in records),
+        commented=sum(bool(record.num_comments) for record in records) if told else None,
+        whole=whole,
     )
 
 
@@ -95,9 +113,8 @@ class Probe:
 
 def probe(flickr: Flickr, pages: Sequence[FirstPage], count: int) -> Probe:
     """Ask getInfo of so many videos of the pages, always the same ones."""
-    ids = {record.video_id: record.secret or "" for page in pages for record in page.records}
-    chosen = sorted(ids, key=lambda i: hashlib.sha256(i.encode()).digest())[:count]
-    infos = [_info(flickr, video_id, ids[video_id]) for video_id in chosen]
+    ids = {video_id for page in pages for video_id in heapq.nsmallest(count, page.ids, key=_lot)}
+    infos = [_info(flickr, video_id) for video_id in heapq.nsmallest(count, ids, key=_lot)]
     alive = [info for info in infos if info.dropped is None]
     seconds = [info.duration_seconds for info in alive if info.duration_seconds]
     return Probe(
@@ -108,12 +125,16 @@ def probe(flickr: Flickr, pages: Sequence[FirstPage], count: int) -> Probe:
     )
 
 
-def _info(flickr: Flickr, video_id: str, secret: str) -> VideoRecord:
-    method, parameters = "flickr.photos.getInfo", {"photo_id": video_id} | ({"secret": secret} if secret else {})
+def _lot(video_id: str) -> bytes:
+    return hashlib.sha256(video_id.encode()).digest()
+
+
+def _info(flickr: Flickr, video_id: str) -> VideoRecord:
+    method = "flickr.photos.getInfo"
     try:
-        line = Line(method, dict(parameters), 0, answer=flickr.call(method, expect="photo", **parameters))
+        line = Line(method, {"photo_id": video_id}, 0, answer=flickr.call(method, expect="photo", photo_id=video_id))
     except Dropped as drop:
-        line = Line(method, dict(parameters), 0, refusal=(drop.reason, drop.detail))
+        line = Line(method, {"photo_id": video_id}, 0, refusal=(drop.reason, drop.detail))
     return stage_records("info", [line])[0]
 
 
@@ -149,7 +170,7 @@ class Size:
 
 
 def size_of(
-    pages: Sequence[FirstPage], window: Window, *, num_queries: int, keep: Keep, min_videos: int, check_queries: int
+    pages: Sequence[FirstPage], window: Window, *, num_queries: int, min_videos: int, check_queries: int
 ) -> Size:
     """Reckon from the first pages of all queries, or of a random sample of them."""
     scale = num_queries / len(pages)
@@ -157,34 +178,36 @@ def size_of(
     calls = [search_calls(total, window) for total in totals]
     videos = _num_videos(pages, num_queries)
     large = [page for page in pages if page.total >= min_videos or page.query.kind == "sentence"]
-    told = [(row, weight) for row, weight in _rows(large) if row.num_comments is not None]
+    told = [(page, page.commented) for page in large if page.commented is not None]
     again = min(check_queries, num_queries) * (sum(calls) / len(calls) + 1)  # in two windows
+    wanted = sum(_hits_of(page, page.wanted) for page in large) / (sum(totals) or 1)
     return Size(
         hits=sum(totals) * scale,
         videos=videos,
-        wanted=videos * _share((is_wanted(row, keep), weight) for row, weight in _rows(large)) * _large(large, totals),
+        wanted=videos * wanted,
         searches=sum(calls) * scale + again,
         error=_relative_error(pages, num_queries),
-        commented=_share((bool(row.num_comments), weight) for row, weight in told) if told else None,
+        commented=sum(_hits_of(*page) for page in told) / (sum(p.total for p, _ in told) or 1) if told else None,
     )
 
 
-def _rows(pages: Sequence[FirstPage]) -> Iterator[tuple[VideoRecord, float]]:
-    """Each row of each page, and for how many hits it stands."""
-    for page in pages:
-        for row in page.records:
-            yield row, page.total / len(page.records)
+def _hits_of(page: FirstPage, rows: int) -> float:
+    """For how many hits so many rows of a page stand."""
+    return page.total * rows / len(page.ids) if page.ids else 0.0
 
 
-def _share(rows: Iterable[tuple[bool, float]]) -> float:
-    passed = total = 0.0
-    for passes, weight in rows:
-        passed, total = passed + weight * passes, total + weight
-    return passed / total if total else 0.0
-
-
-def _large(large: Sequence[FirstPage], totals: Sequence[int]) -> float:
-    return sum(page.total for page in large) / (sum(totals) or 1)
+def together(sizes: Sequence[Size]) -> Size:
+    """The crawl of several rounds, which share no video."""
+    hits, videos = sum(size.hits for size in sizes), sum(size.videos for size in sizes)
+    told = [size for size in sizes if size.commented is not None]
+    return Size(
+        hits=hits,
+        videos=videos,
+        wanted=sum(size.wanted for size in sizes),
+        searches=sum(size.searches for size in sizes),
+        error=math.hypot(*(size.error * size.videos for size in sizes)) / (videos or 1),
+        commented=sum((s.commented or 0) * s.hits for s in told) / (sum(s.hits for s in told) or 1) if told else None,
+    )
 
 
 def is_wanted(record: VideoRecord, keep: Keep) -> bool:
@@ -196,59 +219,52 @@ def is_wanted(record: VideoRecord, keep: Keep) -> bool:
     return licensed and safe and (posted is None or since <= posted <= until)
 
 
-@dataclass(frozen=True, slots=True)
-class _Hit:
-    """A row of a first page."""
-
-    weight: float
-    """Hits for which it stands."""
-    others: int
-    """Further queries whose first page has the video, too."""
-    exposure: float
-    """The part of all other queries, by their hits, that would have shown it if they had it."""
-
-
 def different_share(pages: Sequence[FirstPage], num_queries: int) -> float:
     """How many different videos there are for each hit: 1 if no video is found by two queries.
 
-    A video is compared with those queries only whose first page goes as far as its upload date. How the number of
-    labels varies is taken from the videos that all queries would have shown; where there are too few of them, or the
-    pages are a sample of the queries, the labels beyond the first are taken as Poisson distributed.
+    A video is compared with those queries only whose first page goes as far as its upload date: its exposure is their
+    part of all hits. How the number of labels varies is taken from the videos that nearly all queries would have shown;
+    where there are too few of them, or the pages are a sample of the queries, the labels beyond the first are taken as
+    Poisson distributed.
     """
-    hits = list(_hits(pages, num_queries))
-    exposed = sum(hit.weight * hit.exposure for hit in hits)
+    exposed = others = sure = sure_weight = sure_others = sure_share = 0.0
+    for weight, more, exposure in _rows(pages, num_queries):
+        exposed += weight * exposure
+        others += weight * more
+        if exposure >= _SURE_EXPOSURE and len(pages) == num_queries:
+            sure += 1
+            sure_weight += weight
+            sure_others += weight * more / exposure
+            sure_share += weight / (1 + more / exposure)
     if not exposed:
         return 1.0
-    mean = sum(hit.weight * hit.others for hit in hits) / exposed
-    sure = [hit for hit in hits if hit.exposure >= _SURE_EXPOSURE] if len(pages) == num_queries else []
-    if len(sure) < _SURE_HITS:
-        return _poisson_share(mean)
-    weight = sum(hit.weight for hit in sure)
-    share = sum(hit.weight / (1 + hit.others / hit.exposure) for hit in sure) / weight
-    sure_mean = sum(hit.weight * hit.others / hit.exposure for hit in sure) / weight
-    return share * _poisson_share(mean) / _poisson_share(sure_mean)
+    share = _poisson_share(others / exposed)
+    if sure < _SURE_HITS:
+        return share
+    return sure_share / sure_weight * share / _poisson_share(sure_others / sure_weight)
 
 
 _SURE_EXPOSURE = 0.8
 _SURE_HITS = 100
 
 
-def _hits(pages: Sequence[FirstPage], num_queries: int) -> Iterator[_Hit]:
+def _rows(pages: Sequence[FirstPage], num_queries: int) -> Iterator[tuple[float, int, float]]:
+    """Of each row: for how many hits it stands, how many further pages have its video, and its exposure."""
     everything = sum(page.total for page in pages) * num_queries / len(pages)
     by_reach = sorted((_reach(page), page.total) for page in pages)
     reaches = [reach for reach, _ in by_reach]
     beyond = [*reversed(list(accumulate(total for _, total in reversed(by_reach)))), 0]
-    finds = Counter(row.video_id for page in pages for row in page.records)
+    finds = Counter(video_id for page in pages for video_id in page.ids)
     for page in pages:
-        for row in page.records:
-            comparable = beyond[bisect_left(reaches, row.posted or 0)] - page.total
+        for video_id, posted in zip(page.ids, page.posted, strict=True):
+            comparable = beyond[bisect_left(reaches, posted)] - page.total
             exposure = comparable / (everything - page.total) if everything > page.total else 1.0
-            yield _Hit(page.total / len(page.records), finds[row.video_id] - 1, exposure)
+            yield page.total / len(page.ids), finds[video_id] - 1, exposure
 
 
 def _reach(page: FirstPage) -> float:
     """Up to which upload date the page shows all that its query has."""
-    return math.inf if page.whole else max((row.posted or 0 for row in page.records), default=0)
+    return math.inf if page.whole else max(page.posted, default=0)
 
 
 def _poisson_share(others: float) -> float:

@@ -4,21 +4,18 @@
     info                           wins over what search told; its texts and tags only where it has any
     sizes, comments                give the renditions and the comments
 
-Of several answers of one stage the one that did not drop the video counts. Rows are sorted by video id on disk, then
-merged range by range, for DuckDB cannot spill the lists that are made here; a range is a part:
+Of several answers of one stage the one that did not drop the video counts, and of info the latest. Rows are sorted by
+video id on disk, then merged range by range, for DuckDB cannot spill the lists that are made here; a range is a part:
 
 records/<nnnnn>-<sha8>.parquet   pipeline.records.SCHEMA, one row per video, sorted by video id over all parts
 records/classes.csv              concept,videos,kept
-records/records.json             written last: the parts, and the videos by outcome; other parts are then deleted
+records/records.json             written last: the parts, the videos by outcome, and the filters (pipeline.publication)
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import json
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,25 +25,28 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline import merging
+from pipeline import merging, publication
+from pipeline.answers import utc_now
 from pipeline.errors import UserError
 from pipeline.merging import Stage
+from pipeline.publication import publish, published, read_part, write_part
 from pipeline.records import SCHEMA, VideoRecord, from_parquet, to_row
-from pipeline.scan import load, local_files, open_database, quoted, rows_of
+from pipeline.scan import committed_tables, load, local_files, open_database, quoted, rows_of
 from pipeline.store import Store
-from pipeline.units import Ledger, Output
+from pipeline.vocabulary import Query
 
-RECORDS_KEY = "records/records.json"
+RECORDS_KEY = publication.RECORDS_KEY
 CLASSES_KEY = "records/classes.csv"
 
-FOUND_JOBS = ("crawl", "ids", "recapture")
+SEARCH_JOBS = ("crawl", "recapture")
 STAGES: tuple[Stage, ...] = ("info", "sizes", "comments")
 
+_QUERIES = pa.schema([("text", pa.string()), ("concept", pa.string()), ("kind", pa.string())])
 _ROWS_PER_VIDEO = 10
 """Found rows that a range has room for, for each video it has room for."""
-_ROW_GROUP = 10_000
+_PROCESSING_SECONDS = 86400
+"""After this a video that Flickr was still processing is asked about once more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,36 +102,73 @@ def open_catalogue(
     *,
     keep: Keep = Keep(),
     min_videos: int = 1,
+    queries: Iterable[Query] | None = None,
+    cache: Path | None = None,
     memory_bytes: int = 2 << 30,
     videos_per_part: int = 100_000,
 ) -> Iterator[Catalogue]:
     """What the committed outputs of all stages say by now; a stage that has not run yet says nothing.
 
-    `min_videos` is how many videos a concept must have found to be a class. DuckDB uses `memory_bytes`, and disk for
-    the rest; the process a few hundred MiB more.
+    `min_videos` is how many videos a concept must have found to be a class; videos of an id list need no class. With
+    `queries` what others found, of a former vocabulary, does not count. The folder `cache` keeps what was read and
+    fetched for the next call of the same run; no commit may be replaced between. DuckDB uses `memory_bytes`, and disk
+    for the rest; the process a few hundred MiB more.
 
     Raises:
-        UserError: a committed file is missing, or is not Parquet.
+        UserError: a committed file is missing, or is not Parquet; or there is not enough memory or disk.
     """
     if min_videos < 1:
         raise UserError(f"min_videos {min_videos}: a class needs at least 1")
     with ExitStack() as stack:
 
         def files(*jobs: str) -> list[str]:
-            commits = (commit for job in jobs for commit in Ledger(store, job, {}).commits())
-            outputs = [output for commit in commits for output in commit.outputs if output.key.endswith(".parquet")]
-            return stack.enter_context(local_files(store, outputs, check=False))
+            outputs = [output for job in jobs for output in committed_tables(store, job, cache=cache)]
+            return stack.enter_context(local_files(store, outputs, check=False, cache=cache))
 
-        found = files(*FOUND_JOBS)
+        found = _Found(searched=files(*SEARCH_JOBS), listed=files("ids"), any_query=queries is None)
         answers = {stage: files(stage) for stage in STAGES}
         database = stack.enter_context(open_database(memory_bytes=memory_bytes))
-        load(database, merging.SIGHTINGS, files=found, schema=SCHEMA)
+        num_left_out = _load_found(database, found, queries or ())
         for stage in STAGES:
             load(database, merging.ANSWERED[stage], files=answers[stage], schema=SCHEMA)
         query = merging.RANGES.format(videos=videos_per_part, rows=videos_per_part * _ROWS_PER_VIDEO)
         ranges = tuple(f"video_id BETWEEN {quoted(a)} AND {quoted(b)}" for a, b in rows_of(database, query))
         _judge(database, ranges, keep=keep, min_videos=min_videos)
-        yield Catalogue(store, database, ranges, found, answers)
+        made_with = {"keep": asdict(keep), "min_videos": min_videos}
+        yield Catalogue(store, database, ranges, found, answers, made_with, num_left_out)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """The files of rows that tell which videos there are."""
+
+    searched: Sequence[str]
+    listed: Sequence[str]
+    any_query: bool
+    """Whether rows of searches count whichever query found them; else those of the table `queries` do."""
+
+    def load(self, database: duckdb.DuckDBPyConnection, table: str, query: str) -> None:
+        """Make a table by a query of pipeline.merging, with the rows of searches first."""
+        for head, files, listed in (
+            (f"CREATE TABLE {table} AS", self.searched, False),
+            (f"INSERT INTO {table}", self.listed, True),
+        ):
+            counts = merging.counts(listed=listed, any_query=self.any_query)
+            load(database, head + query.format(listed=listed, counts=counts), files=files, schema=SCHEMA)
+
+
+def _load_found(database: duckdb.DuckDBPyConnection, found: _Found, queries: Iterable[Query]) -> int:
+    """Make the table `sightings` of the rows that count; how many videos only the others tell of."""
+    rows = pa.Table.from_pylist([asdict(query) for query in queries], schema=_QUERIES)
+    database.register("asked", rows)
+    database.execute("CREATE TABLE queries AS SELECT DISTINCT text, concept, kind FROM asked")
+    database.unregister("asked")
+    found.load(database, "sightings", merging.SIGHTINGS)
+    if found.any_query:
+        return 0
+    num_left_out = int(rows_of(database, merging.LEFT_OUT)[0][0])
+    database.execute("DELETE FROM sightings WHERE NOT counts")
+    return num_left_out
 
 
 def _judge(database: duckdb.DuckDBPyConnection, ranges: Sequence[str], *, keep: Keep, min_videos: int) -> None:
@@ -141,8 +178,9 @@ def _judge(database: duckdb.DuckDBPyConnection, ranges: Sequence[str], *, keep: 
         database.execute(merging.COUNT_CLASSES.format(within=within))
     database.execute(merging.CLASSES.format(min_videos=min_videos))
     database.execute(merging.VIDEOS)
+    old = utc_now() - _PROCESSING_SECONDS
     for within in ranges:
-        database.execute(merging.JUDGE.format(within=within, filters=_filters(keep)))
+        database.execute(merging.JUDGE.format(within=within, filters=_filters(keep), old=old))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,18 +191,22 @@ class Catalogue:
     _database: duckdb.DuckDBPyConnection
     _ranges: tuple[str, ...]
     """Conditions on video_id, in order, that together take every video once."""
-    _found: Sequence[str]
+    _found: _Found
     _answers: Mapping[Stage, Sequence[str]]
+    _made_with: Mapping[str, Any]
+    num_left_out: int
+    """Videos that stay out because only queries of a former vocabulary found them."""
 
     def num_found(self) -> int:
         """Distinct videos."""
         return int(rows_of(self._database, "SELECT count(*) FROM videos")[0][0])
 
-    def waiting(self, stage: Stage, *, all_comments: bool = False) -> Iterator[tuple[str, str, str]]:
+    def waiting(self, stage: Stage, *, all_comments: bool = False) -> Iterator[tuple[str, ...]]:
         """(video_id, secret, owner; "" if unknown) of the videos yet to be asked about in a stage, sorted by video_id.
 
-        Not those that what is known so far rules out. Comments are asked only where there are some, or with
-        `all_comments` everywhere.
+        One that was still being processed a day ago or earlier is asked about again, and has a fourth word: when info
+        answered last, Unix seconds. Not those that what is known so far rules out. Comments are asked only where there
+        are some, or with `all_comments` everywhere.
         """
         wanted = f"NOT {stage} AND filtered IS NULL"
         if stage != "info":
@@ -172,9 +214,9 @@ class Catalogue:
         if stage == "comments":
             wanted += " AND sizes_dropped IS NULL" + ("" if all_comments else " AND num_comments > 0")
         for within in self._ranges:
-            known = "video_id, coalesce(secret, ''), coalesce(owner, '')"
+            known = "video_id, coalesce(secret, ''), coalesce(owner, ''), again::VARCHAR"
             query = f"SELECT {known} FROM videos WHERE {within} AND {wanted} ORDER BY video_id"
-            yield from rows_of(self._database, query)
+            yield from (row if row[-1] is not None else row[:-1] for row in rows_of(self._database, query))
 
     def write(self) -> dict[str, int]:
         """Write the merged records; the number of videos by outcome, `ok` or the reason why not."""
@@ -186,15 +228,15 @@ class Catalogue:
             query = merging.MERGE.format(within=within, columns=columns)
             table = self._database.sql(query).to_arrow_table()
             outcomes.update("ok" if word is None else word for word in table["dropped"].to_pylist())
-            parts.append(_write_part(self._store, table, number))
+            parts.append(write_part(self._store, table, number))
         self._write_classes()
-        _publish(self._store, parts, outcomes)
+        publish(self._store, parts, outcomes, self._made_with)
         return dict(sorted(outcomes.items()))
 
     def _read_texts(self) -> None:
         for table in ("candidates", "infos", "all_sizes", "all_comments"):
             self._database.execute(f"DROP TABLE IF EXISTS {table}")
-        load(self._database, merging.CANDIDATES, files=self._found, schema=SCHEMA)
+        self._found.load(self._database, "candidates", merging.CANDIDATES)
         for stage in STAGES:
             load(self._database, merging.ANSWERS[stage], files=self._answers[stage], schema=SCHEMA)
 
@@ -207,34 +249,21 @@ class Catalogue:
         self._store.write(CLASSES_KEY, text.getvalue().encode())
 
 
-def _write_part(store: Store, table: pa.Table, number: int) -> dict[str, Any]:
-    """Upload a part; what records.json says of it."""
-    with tempfile.TemporaryDirectory(prefix="noisyactions-") as folder:
-        path = Path(folder) / "part.parquet"
-        with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
-            for start in range(0, len(table), _ROW_GROUP):
-                # Where DuckDB's threads cut their chunks would show in the file's pages.
-                writer.write_table(table.slice(start, _ROW_GROUP).combine_chunks().cast(SCHEMA))
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        output = Output(f"records/{number:05d}-{sha256[:8]}.parquet", path.stat().st_size, sha256)
-        store.upload(output.key, path)
-    return {**asdict(output), "rows": len(table)}
-
-
-def _publish(store: Store, parts: Sequence[Mapping[str, Any]], outcomes: Counter[str]) -> None:
-    """Name the parts, then delete those of before."""
-    document = {"parts": parts, "outcomes": dict(sorted(outcomes.items())), "videos": outcomes.total()}
-    store.write(RECORDS_KEY, json.dumps(document, indent=1).encode())
-    named = {part["key"] for part in parts}
-    for key in [key for key in store.list("records/") if key.endswith(".parquet") and key not in named]:
-        store.delete(key)
-
-
 def write_records(store: Store, records: Iterable[VideoRecord]) -> None:
     """Make these records, which no crawl found, the root's; sorted by video id."""
     table = pa.Table.from_pylist([to_row(record) for record in records], schema=SCHEMA)
-    _publish(store, [_write_part(store, table, 0)], Counter(word or "ok" for word in table["dropped"].to_pylist()))
+    outcomes = Counter(word or "ok" for word in table["dropped"].to_pylist())
+    publish(store, [write_part(store, table, 0)], outcomes)
+
+
+def last_filters(store: Store) -> tuple[Keep, int] | None:
+    """What the merged records were made with, `keep` and `min_videos`; None if the root has none of a crawl."""
+    document = published(store) or {}
+    if "keep" not in document:
+        return None
+    licenses = document["keep"]["licenses"]
+    keep = Keep(**document["keep"] | {"licenses": None if licenses is None else tuple(licenses)})
+    return keep, int(document["min_videos"])
 
 
 def record_keys(store: Store) -> list[str]:
@@ -247,27 +276,36 @@ def record_keys(store: Store) -> list[str]:
 
 
 def _parts(store: Store) -> list[dict[str, Any]]:
-    try:
-        parts: list[dict[str, Any]] = json.loads(store.read(RECORDS_KEY))["parts"]
-    except FileNotFoundError as error:
-        raise UserError(f"{store.url} holds no records: run `noisyactions crawl` on it first") from error
+    document = published(store)
+    if document is None:
+        raise UserError(f"{store.url} holds no records: run `noisyactions crawl` on it first")
+    parts: list[dict[str, Any]] = document["parts"]
     return parts
 
 
 def iter_records(store: Store) -> Iterator[VideoRecord]:
     """The merged records, sorted by video id, with a part at a time in memory.
 
+    Where they are merged anew meanwhile, and a part is gone, the videos that follow are the new ones.
+
     Raises:
         UserError: the root has none, or a part is missing or not what records.json says.
     """
-    for part in _parts(store):
-        try:
-            data = store.read(part["key"])
-        except FileNotFoundError as error:
-            raise UserError(f"{part['key']} is missing in {store.url}: run `noisyactions crawl` on it again") from error
-        if hashlib.sha256(data).hexdigest() != part["sha256"]:
-            raise UserError(f"{part['key']} in {store.url} is damaged: run `noisyactions crawl` on it again")
-        yield from from_parquet(data)
+    left, last, anew = _parts(store), "", False
+    while left:
+        part, *rest = left
+        data = read_part(store, part)
+        if data is None:
+            left = _parts(store)
+            if anew or part in left:
+                raise UserError(f"{part['key']} is missing in {store.url}: run `noisyactions crawl` on it again")
+            anew = True
+            continue
+        for record in from_parquet(data):
+            if not anew or record.video_id > last:
+                last = record.video_id
+                yield record
+        left = rest
 
 
 def read_records(store: Store) -> list[VideoRecord]:

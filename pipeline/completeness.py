@@ -11,6 +11,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipeline.vocabulary import Query
 from pipeline.windows import Window
 
 COMPLETENESS_KEY = "crawl/completeness.json"
+_FOLDER = "crawl/completeness/"
 
 _CUT = 0.38
 """Where the second pass cuts a window, for the first cuts in equal pieces."""
@@ -50,9 +52,13 @@ class Estimate:
         return math.sqrt((n1 + 1) * (n2 + 1) * (n1 - m) * (n2 - m) / ((m + 1) ** 2 * (m + 2)))
 
     @property
-    def completeness(self) -> float:
-        """Share of them that the crawl found."""
-        return min(1.0, self.found / self.there_are) if self.there_are else 1.0
+    def completeness(self) -> float | None:
+        """Share of them that the crawl found; None if neither pass found any."""
+        return _share(self.found, self.there_are)
+
+
+def _share(found: int, there_are: float) -> float | None:
+    return min(1.0, found / there_are) if there_are else None
 
 
 def sample_queries(queries: Sequence[Query], count: int) -> list[Query]:
@@ -88,8 +94,9 @@ def _stem(unit: str) -> str:
 
 def _found(store: Store, job: str, wanted: Mapping[str, str], window: Window) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
-    for commit in Ledger(store, job, {}).commits():
-        if _stem(commit.unit) in wanted:
+    names = (key.rpartition("/")[2].removesuffix(".json") for key in store.list(f"{job}/commits/"))
+    with ThreadPoolExecutor(8) as pool:
+        for commit in pool.map(Ledger(store, job, {}).commit_of, [name for name in names if _stem(name) in wanted]):
             for output in commit.outputs:
                 if output.key.endswith(".parquet"):
                     inside = (r for r in from_parquet(store.read(output.key)) if _lies_in(r.posted, window))
@@ -101,19 +108,34 @@ def _lies_in(posted: int | None, window: Window) -> bool:
     return posted is None or window.start <= posted <= window.end
 
 
-def write_completeness(store: Store, estimates: Sequence[Estimate]) -> dict[str, Any]:
-    """Keep the estimates of each query and of all together; returns what was kept."""
-    found, there_are = sum(e.found for e in estimates), sum(e.there_are for e in estimates)
+def write_completeness(store: Store, window: Window, estimates: Sequence[Estimate]) -> dict[str, Any]:
+    """Keep a round's estimates, of each query and of all together; returns what was kept."""
     deviation = math.sqrt(sum(e.deviation**2 for e in estimates))
+    queries = [asdict(e) | _told(e.found, e.there_are) for e in estimates]
+    together = _told(sum(e.found for e in estimates), sum(e.there_are for e in estimates), deviation)
+    told = {"since": window.start, "until": window.end, "queries": queries, **together}
+    store.write(f"{_FOLDER}{window.start}-{window.end}.json", json.dumps(told, indent=1).encode())
+    return told
+
+
+def _told(found: int, there_are: float, deviation: float | None = None) -> dict[str, Any]:
+    share = _share(found, there_are)
     told = {
-        "queries": [
-            asdict(e) | {"there_are": round(e.there_are, 1), "completeness": round(e.completeness, 5)}
-            for e in estimates
-        ],
         "found": found,
         "there_are": round(there_are, 1),
-        "deviation": round(deviation, 1),
-        "completeness": round(min(1.0, found / there_are), 5) if there_are else 1.0,
+        "completeness": None if share is None else round(share, 5),
     }
-    store.write(COMPLETENESS_KEY, json.dumps(told, indent=1).encode())
-    return told
+    return told if deviation is None else told | {"deviation": round(deviation, 1)}
+
+
+def read_completeness(store: Store) -> list[dict[str, Any]]:
+    """What was kept of each round, the newest last."""
+    rounds = [json.loads(store.read(key)) for key in store.list(_FOLDER)]
+    return sorted(rounds, key=lambda told: (told["since"], told["until"]))
+
+
+def combined(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """`found`, `there_are`, `completeness` and `deviation` of all rounds together."""
+    told = list(rounds)
+    deviation = math.sqrt(sum(one["deviation"] ** 2 for one in told))
+    return _told(sum(one["found"] for one in told), sum(one["there_are"] for one in told), deviation)

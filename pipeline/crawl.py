@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from pipeline.answers import video_of_search
+from pipeline.answers import nameless_search, video_of_search
 from pipeline.errors import Dropped, Transient
 from pipeline.flickr import EXTRAS, Flickr
 from pipeline.journal import Journal, Line, Parameters, write_lines
@@ -16,13 +16,16 @@ from pipeline.records import Found, VideoRecord, to_parquet
 from pipeline.units import Commit, Finished, Ledger, Output, Unit, output_of
 from pipeline.vocabulary import Query
 from pipeline.windows import (
+    FULL_PAGE,
     PER_PAGE,
     SHOWN_RESULTS,
     Direction,
     Window,
+    begins_before,
     is_last,
     is_ordered,
-    pieces_for,
+    patience,
+    pieces_behind,
 )
 
 SEARCH = "flickr.photos.search"
@@ -48,7 +51,8 @@ class SearchWorker:
     def __call__(self, unit: Unit) -> Finished:
         """Walk the window, or its first page if it is to be cut, and commit what was found."""
         query, window = Query(**unit.payload["query"]), Window(**unit.payload["window"])
-        journal = Journal(self.ledger.store, f"{self.ledger.job}/journal/{unit.name}", self.ask)
+        prefix = f"{self.ledger.job}/journal/{unit.name}"
+        journal = Journal(self.ledger.store, prefix, self.ask, is_usable=self._is_usable)
         walk = _Walk(journal, query, self.direction)
         pieces = walk.through(window)
         added = tuple(search_unit(query, piece) for piece in pieces)
@@ -67,10 +71,44 @@ class SearchWorker:
                 raise Transient(f"search for {parameters['text']!r}: {drop.detail}", "http_4xx") from drop
             raise
         _check(Line(method, parameters, 0, answer), self.direction)
-        return answer
+        return nameless_search(answer)
+
+    def _is_usable(self, line: Line) -> bool:
+        if line.answer is None:
+            return True
+        if not isinstance(line.answer.get("photos"), dict):
+            return False
+        try:
+            _check(line, self.direction)
+        except Transient:
+            return False
+        return True
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A page."""
+
+    photos: list[Mapping[str, Any]]
+    fresh: set[str]
+    """Ids that the walk had not seen before."""
+    total: int
+    refused: bool = False
+    """It lies past what Flickr shows, told as an error."""
+
+    @property
+    def is_full(self) -> bool:
+        return len(_dates(self.photos)) >= FULL_PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class _Behind:
+    """What other units shall walk."""
+
+    windows: list[Window]
 
 
 @dataclass(slots=True)
@@ -84,35 +122,84 @@ class _Walk:
     seen: set[str] = field(default_factory=set)
     crowds: dict[Window, None] = field(default_factory=dict)
     """What was walked page by page, in order."""
+    hits: int = 0
+    """What the first page told."""
+    in_vain: int = 0
+    """Calls that brought nothing new."""
 
     def through(self, window: Window) -> list[Window]:
         """Ask until all is seen; windows that are better walked by other units."""
-        left, page, hits, repeated = window, 1, 0, False
-        while True:
-            photos, total = self._page(left, page)
-            hits = hits or total
-            fresh = {str(photo["id"]) for photo in photos} - self.seen
-            self.seen |= fresh
-            if is_last(len(photos), total, page):
-                return self._ended(hits)
-            rest = left.rest(_dates(photos), self.direction)
-            if len(self.journal.lines) == 1 and self.direction == "forward":
-                pieces = pieces_for(total, window)
-                if pieces > 1:
-                    return rest.cut(pieces)
-            if rest != left:
-                left, page, repeated = rest, 1, False
-            elif fresh and page * PER_PAGE < SHOWN_RESULTS:
-                page, repeated = page + 1, False  # one second holds more than a page
-                self.crowds[left] = None
-            elif photos and not repeated and page * PER_PAGE < SHOWN_RESULTS:
-                repeated = True  # an older page may have come in place of this one
-            else:
-                return self._stuck(left)
+        ahead = [window]
+        while ahead:
+            step = self._along(ahead.pop())
+            if isinstance(step, _Behind):
+                return [*step.windows, *reversed(ahead)]
+            if self.in_vain > patience(self.hits):
+                self.counts["truncated_windows"] += 1
+                break
+            ahead.extend(reversed(step))
+        return self._ended()
 
-    def _ended(self, hits: int) -> list[Window]:
+    def _along(self, left: Window) -> _Behind | list[Window]:
+        """Ask until a window is seen; its halves where it has to be asked for in parts, what others shall walk."""
+        page, skipped, repeated = 1, False, False
+        while True:
+            shown = self._page(left, page)
+            if self._is_seen(shown, page, repeated=repeated):
+                return []
+            rest = self._behind(left, shown, pages_skipped=page - 1 if skipped else 0)
+            if rest != left:
+                pieces = pieces_behind(len(shown.photos), shown.total, rest)
+                if pieces > 1:
+                    passed = self.hits - shown.total - (len(self.seen) - len(shown.photos))
+                    self.counts["short_of_total"] += max(0, passed)
+                    return _Behind(rest.cut(pieces))
+                left, page, skipped, repeated = rest, 1, False, False
+            elif not shown.fresh and not repeated:
+                repeated = True  # an older page may have come in place of this one, or none
+            elif self._is_within_reach(left, shown, page):
+                if shown.is_full:
+                    self.crowds[left] = None  # one second holds more than a page
+                page, skipped, repeated = page + 1, not shown.is_full, False
+            else:
+                return self._stuck(left, shown)
+
+    def _is_seen(self, shown: _Shown, page: int, *, repeated: bool) -> bool:
+        """Whether nothing follows a page in its window: an empty or a full one is asked for twice before."""
+        if shown.refused:
+            return False
+        if is_last(len(shown.photos), shown.total, page):
+            return bool(shown.photos) or repeated or not shown.total
+        return shown.is_full and repeated and not shown.fresh and shown.total <= page * PER_PAGE
+
+    def _behind(self, left: Window, shown: _Shown, *, pages_skipped: int) -> Window:
+        """What is left after a page; after one that did not show all, rows may have moved into what it hid."""
+        if pages_skipped:
+            dates = _dates(p for p in shown.photos if str(p["id"]) in shown.fresh)
+            for begin in begins_before(dates, left, self.direction, pages=pages_skipped):
+                rest = left.rest([begin], self.direction)
+                if rest != left:
+                    return rest
+        return left.rest(_dates(shown.photos), self.direction)
+
+    def _is_within_reach(self, left: Window, shown: _Shown, page: int) -> bool:
+        """Whether the next page of a window is to be asked for, where a page did not get anywhere."""
+        if shown.refused or page * PER_PAGE >= SHOWN_RESULTS or (shown.is_full and not shown.fresh):
+            return False
+        return shown.is_full or shown.total <= SHOWN_RESULTS or not left.halves(self.direction)
+
+    def _stuck(self, left: Window, shown: _Shown) -> _Behind | list[Window]:
+        """More results have the same upload date than Flickr shows, or so many in a row are never shown."""
+        if shown.is_full or (shown.refused and left in self.crowds):
+            self.counts["truncated_windows"] += left.license is not None
+            return _Behind(left.around_crowd(self.direction, self._licenses()))
+        halves = left.halves(self.direction)
+        self.counts["truncated_windows"] += not halves
+        return halves
+
+    def _ended(self) -> list[Window]:
         """All is seen, unless rows changed places between the pages of one second: then that is searched again."""
-        short = max(0, hits - len(self.seen))
+        short = max(0, self.hits - len(self.seen))
         again = [w for crowd in self.crowds if crowd.license is None for w in self._by_license(crowd)] if short else []
         self.counts["short_of_total"] += 0 if again else short
         return again
@@ -120,22 +207,22 @@ class _Walk:
     def _by_license(self, crowd: Window) -> list[Window]:
         return crowd.by_license(self.direction, self._licenses())
 
-    def _stuck(self, left: Window) -> list[Window]:
-        """More videos than Flickr shows have the same upload date."""
-        if left.license is not None:
-            self.counts["truncated_windows"] += 1
-        return left.around_crowd(self.direction, self._licenses())
-
     def _licenses(self) -> list[int]:
         """Flickr's licences, and what else its answers have named."""
         named = (str(photo.get("license")) for line in self.journal.lines for photo in photos_of(line))
         return sorted({*KNOWN_LICENSES, *(int(text) for text in named if text.isdecimal())})
 
-    def _page(self, window: Window, page: int) -> tuple[list[Mapping[str, Any]], int]:
+    def _page(self, window: Window, page: int) -> _Shown:
         line = self.journal.ask(SEARCH, **search_parameters(self.query, window, page, self.direction))
-        if line.answer is None:  # a page past what Flickr shows, told as an error
-            return [], SHOWN_RESULTS
-        return photos_of(line), total_of(line)
+        photos = photos_of(line)
+        fresh = {str(photo["id"]) for photo in photos} - self.seen
+        self.seen |= fresh
+        self.in_vain += not fresh
+        if line.answer is None:
+            return _Shown(photos, fresh, SHOWN_RESULTS, refused=True)
+        total = total_of(line)
+        self.hits = self.hits or total
+        return _Shown(photos, fresh, total)
 
 
 def search_parameters(query: Query, window: Window, page: int, direction: Direction) -> Parameters:

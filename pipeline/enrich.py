@@ -12,7 +12,14 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
-from pipeline.answers import comments_of_list, hashed_authors, renditions_of_sizes, with_info
+from pipeline.answers import (
+    comments_of_list,
+    hashed_authors,
+    nameless_info,
+    nameless_sizes,
+    renditions_of_sizes,
+    with_info,
+)
 from pipeline.crawl import commit_answers
 from pipeline.flickr import Flickr
 from pipeline.journal import Journal, Line, Parameters
@@ -76,7 +83,9 @@ class StageWorker:
     def __call__(self, unit: Unit) -> Finished:
         """Ask after the chunk and commit it."""
         prefix = f"{self.ledger.job}/journal/{unit.name}"
-        journal = Journal(self.ledger.store, prefix, self._ask, lines_per_part=_ANSWERS_PER_PART)
+        journal = Journal(
+            self.ledger.store, prefix, self._ask, lines_per_part=_ANSWERS_PER_PART, is_usable=self._is_usable
+        )
         for video in _wanted(unit):
             _QUESTIONS[self.stage](journal, video)
         records = stage_records(self.stage, journal.lines)
@@ -88,7 +97,12 @@ class StageWorker:
 
     def _ask(self, method: str, parameters: Parameters) -> dict[str, Any]:
         answer = self.flickr.call(method, expect=_PARTS[self.stage], **parameters)
-        return hashed_authors(answer, hash_key=self.hash_key) if self.stage == "comments" else answer
+        if self.stage == "comments":
+            return hashed_authors(answer, hash_key=self.hash_key)
+        return nameless_info(answer) if self.stage == "info" else nameless_sizes(answer)
+
+    def _is_usable(self, line: Line) -> bool:
+        return line.answer is None or isinstance(line.answer.get(_PARTS[self.stage]), dict)
 
     def close(self) -> None:
         """Nothing is held."""

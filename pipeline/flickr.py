@@ -24,8 +24,8 @@ from pipeline.transfer import Deadlines, Session, Throttled, check_status, recei
 
 FLICKR_REST_URL = "https://api.flickr.com/services/rest/"
 EXTRAS = (
-    "description,license,date_upload,date_taken,owner_name,last_update,geo,tags,machine_tags,views,media,path_alias,"
-    "count_comments,safety_level"
+    "description,license,date_upload,date_taken,last_update,geo,tags,machine_tags,views,media,count_comments,"
+    "safety_level"
 )
 logger = logging.getLogger(__name__)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from pipeline.crawl import put, search_records, search_unit
 from pipeline.enrich import Stage, stage_records
+from pipeline.errors import UserError
 from pipeline.journal import Line, read_lines
 from pipeline.records import VideoRecord, to_parquet
-from pipeline.units import Commit, Ledger
+from pipeline.units import Commit, Ledger, Output
 from pipeline.vocabulary import Query
 from pipeline.windows import Window
 
@@ -43,9 +45,30 @@ def _reparse(ledger: Ledger, commit: Commit, read: Read) -> None:
     raw = [output for output in commit.outputs if output.key.endswith(".jsonl.zst")]
     if not raw:
         return  # play URLs that were built without asking
-    lines = [line for output in raw for line in read_lines(ledger.store.read(output.key))]
+    lines = [line for output in raw for line in _lines(ledger, commit, output)]
     table = put(ledger, f"records/{commit.unit}", "parquet", to_parquet(read(lines)))
     old = {output.key for output in commit.outputs} - {output.key for output in raw} - {table.key}
     ledger.amend(replace(commit, outputs=(*raw, table)))
     for key in old:
         ledger.store.delete(key)
+
+
+def _lines(ledger: Ledger, commit: Commit, output: Output) -> list[Line]:
+    """The raw answers that a commit names.
+
+    Raises:
+        UserError: they are gone, or not what was committed.
+    """
+    try:
+        data = ledger.store.read(output.key)
+        if hashlib.sha256(data).hexdigest() == output.sha256:
+            return list(read_lines(data))
+        trouble = "is damaged"
+    except FileNotFoundError:
+        trouble = "is gone"
+    except ValueError as error:
+        trouble = f"cannot be read ({error})"
+    raise UserError(
+        f"{ledger.store.url}/{output.key} {trouble}: bring it back, or delete {ledger.job}/commits/{commit.unit}.json "
+        "and crawl again without --reparse, which asks anew"
+    )

@@ -5,23 +5,37 @@ Keys are relative, `/`-separated and can never leave the root. Writes are atomic
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from pipeline.errors import UserError
 
 _PART_SUFFIX = ".part"
 
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""A disk that is full, a quota that is used up, a disk that only lets read."""
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether a disk takes no more, so that another try cannot help."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
 
 class Store(Protocol):
-    """A root that jobs read and write. Implementations are picklable and safe to use from several processes."""
+    """A root that jobs read and write. Implementations are picklable and safe to use from several processes.
+
+    What writes raises UserError where the disk takes no more.
+    """
 
     @property
     def url(self) -> str:
@@ -39,8 +53,11 @@ class Store(Protocol):
     def upload(self, key: str, path: Path) -> None:
         """Put a local file there atomically, replacing what was there."""
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Put `data` there only if the key is absent; False if it is present, whoever was first."""
+    def create(self, key: str, data: bytes, *, private: bool = False) -> bool:
+        """Put `data` there only if the key is absent; False if it is present, whoever was first.
+
+        `private` is for secrets: a file that only its owner may read. In a bucket the bucket's own rules decide.
+        """
 
     def size(self, key: str) -> int | None:
         """Bytes, or None if the key is absent."""
@@ -61,6 +78,10 @@ def check_key(key: str) -> str:
     if any(part in ("", ".", "..") for part in key.split("/")) or re.search(r"[\\\x00-\x1f]", key):
         raise UserError(f"key {key!r} would leave its root or cannot be stored: use plain names joined by '/'")
     return key
+
+
+def _told_full(root: str, error: OSError) -> str:
+    return f"root {root} takes no more ({error.strerror}): make room there, then run the same command again to go on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,45 +109,47 @@ class FolderStore:
             file.seek(start)
             return file.read(length)
 
-    def _part(self, key: str) -> Path:
+    @contextmanager
+    def _filled(self, key: str, source: BinaryIO, *, private: bool = False) -> Iterator[Path]:
+        """A file beside the key with all that `source` holds, safe on the disk; gone at the end, unless renamed."""
         target = self.path(key)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_PART_SUFFIX)
-        os.fchmod(handle, 0o644)  # mkstemp's 0600 would hide a shared root from others
-        os.close(handle)
-        return Path(name)
-
-    def _fill(self, key: str, data: bytes) -> Path:
-        part = self._part(key)
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return part
+        part = None
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=_PART_SUFFIX)
+            part = Path(name)
+            with os.fdopen(handle, "wb") as file:
+                if not private:
+                    os.fchmod(handle, 0o644)  # mkstemp's 0600 would hide a shared root from others
+                shutil.copyfileobj(source, file, 1 << 20)
+                file.flush()
+                os.fsync(handle)  # before any commit that names it
+            yield part
+        except OSError as error:
+            if is_no_room(error):
+                raise UserError(_told_full(self.url, error)) from error
+            raise
+        finally:
+            if part is not None:
+                part.unlink(missing_ok=True)
 
     def write(self, key: str, data: bytes) -> None:
         """See Store."""
-        part = self._fill(key, data)
-        part.replace(self.path(key))
+        with self._filled(key, BytesIO(data)) as part:
+            part.replace(self.path(key))
 
     def upload(self, key: str, path: Path) -> None:
         """See Store."""
-        part = self._part(key)
-        with path.open("rb") as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 20)
-            file.flush()
-            os.fsync(file.fileno())  # before any commit that names it
-        part.replace(self.path(key))
+        with path.open("rb") as source, self._filled(key, source) as part:
+            part.replace(self.path(key))
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, private: bool = False) -> bool:
         """See Store. A hard link is the one atomic create-if-absent that also publishes whole content."""
-        part = self._fill(key, data)
-        try:
-            os.link(part, self.path(key))
-        except FileExistsError:
-            return False
-        finally:
-            part.unlink()
+        with self._filled(key, BytesIO(data), private=private) as part:
+            try:
+                os.link(part, self.path(key))
+            except FileExistsError:
+                return False
         return True
 
     def size(self, key: str) -> int | None:
@@ -148,8 +171,11 @@ class FolderStore:
 
 
 @lru_cache(maxsize=4)
-def _s3_client(pid: int) -> Any:
-    """One boto3 client per process (clients do not survive a fork); boto3's own environment and files configure it."""
+def _s3_client(pid: int, endpoint: str | None) -> Any:
+    """One boto3 client per process (clients do not survive a fork); boto3's own environment and files configure it.
+
+    `endpoint` is what the environment says now: a client keeps to that of when it was made.
+    """
     import boto3
     from botocore.config import Config
 
@@ -171,7 +197,7 @@ class S3Store:
 
     @property
     def _client(self) -> Any:
-        return _s3_client(os.getpid())
+        return _s3_client(os.getpid(), os.environ.get("AWS_ENDPOINT_URL"))
 
     def _name(self, key: str) -> str:
         return f"{self.prefix}/{check_key(key)}" if self.prefix else check_key(key)
@@ -199,7 +225,7 @@ class S3Store:
         """See Store; in parts, so that a large shard is whole or absent."""
         self._client.upload_file(str(path), self.bucket, self._name(key))
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, private: bool = False) -> bool:
         """See Store."""
         from botocore.exceptions import ClientError
 

@@ -14,13 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.limits import Permits, backoff_seconds
-from pipeline.store import Store
+from pipeline.store import Store, is_no_room
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_ATTEMPTS = 3
 """Tries of a unit before it is set aside."""
@@ -111,7 +113,7 @@ class Ledger:
         key = f"{self.job}/settings.json"
         mine = json.dumps(self.settings, sort_keys=True, indent=1).encode()
         if not self.store.create(key, mine):
-            self._refuse_other(json.loads(self.store.read(key)), key)
+            self._refuse_other(self._read(key, dict), key)
         return {name.rpartition("/")[2].removesuffix(".json") for name in self.store.list(f"{self.job}/commits/")}
 
     def _refuse_other(self, theirs: Mapping[str, Any], key: str) -> None:
@@ -138,7 +140,21 @@ class Ledger:
 
     def commit_of(self, unit: str) -> Commit:
         """The commit of a unit that is done."""
-        return _commit(self.store.read(self._key(unit)))
+        return self._commit_at(self._key(unit))
+
+    def _commit_at(self, key: str) -> Commit:
+        return self._read(key, _commit)
+
+    def _read(self, key: str, build: Callable[[Any], T]) -> T:
+        """What is built of a JSON document; a disk that was full or a hand may have spoilt it."""
+        data = self.store.read(key)
+        try:
+            return build(json.loads(data))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{self.store.url}/{key} is damaged ({type(error).__name__}: {error}): "
+                "delete it and run the same command again, which does anew what it stood for"
+            ) from error
 
     def _key(self, unit: str) -> str:
         return f"{self.job}/commits/{unit}.json"
@@ -146,7 +162,7 @@ class Ledger:
     def commits(self) -> Iterator[Commit]:
         """Every commit of the job, by unit name."""
         with ThreadPoolExecutor(8) as pool:
-            yield from map(_commit, pool.map(self.store.read, sorted(self.store.list(f"{self.job}/commits/"))))
+            yield from pool.map(self._commit_at, sorted(self.store.list(f"{self.job}/commits/")))
 
     def left(self, units: Iterable[Unit]) -> list[Unit]:
         """The units that are not done, with those that done ones gave rise to, in order."""
@@ -161,8 +177,7 @@ class Ledger:
         return left
 
 
-def _commit(data: bytes) -> Commit:
-    raw = json.loads(data)
+def _commit(raw: Mapping[str, Any]) -> Commit:
     outputs = tuple(Output(**output) for output in raw["outputs"])
     added = tuple(Unit(**unit) for unit in raw.get("added", ()))
     return Commit(raw["unit"], raw["settings_hash"], raw["counts"], outputs, added)
@@ -189,10 +204,23 @@ Verdict = Literal["retry", "set_aside", "stop"]
 
 
 def judge(error: BaseException, *, attempts: int, max_attempts: int = MAX_ATTEMPTS) -> Verdict:
-    """What becomes of a unit that failed: a user's mistake stops the job, all else is tried again, then set aside."""
-    if isinstance(error, UserError):
+    """What becomes of a unit that failed: a user's mistake or a full disk stops the job, all else is tried again.
+
+    What is tried too often is set aside.
+    """
+    if isinstance(error, UserError) or is_no_room(error):
         return "stop"
     return "retry" if attempts < max_attempts else "set_aside"
+
+
+def raise_stop(error: BaseException) -> NoReturn:
+    """Raise what stopped a job: UserError, also for a full disk that is not the root's."""
+    if isinstance(error, OSError):
+        raise UserError(
+            f"{error.filename or 'a disk of this job'} takes no more ({error.strerror}): make room (or, if it is the "
+            "temporary folder, set TMPDIR to a larger one), then run the same command again to go on"
+        ) from error
+    raise error
 
 
 def told(error: BaseException) -> str:
@@ -226,7 +254,7 @@ def _try(worker: Worker, unit: Unit, max_attempts: int) -> Finished | SetAside:
             return worker(unit)
         except Exception as error:  # the edge of the job: one unit's trouble must not end the others
             if judge(error, attempts=attempt, max_attempts=max_attempts) == "stop":
-                raise
+                raise_stop(error)
             logger.warning("unit %s, try %d: %s", unit.name, attempt, told(error), exc_info=error)
             failure = told(error)
         if attempt < max_attempts:

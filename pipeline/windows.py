@@ -29,6 +29,14 @@ BLUR_SECONDS = 600
 _KEPT_SHARE = 0.9
 """Of a page, in the order of upload, what lies before the next call's begin; the rest is seen twice."""
 
+FULL_PAGE = int(_KEPT_SHARE * PER_PAGE)
+"""Rows from which on a page counts as full; where fewer come, Flickr does not show all that it counts."""
+
+_ROWS_TO_CUT = PER_PAGE // 2
+"""Only where a page shows so many is its total believed to be of videos that can be seen, and several workers sent."""
+
+_ROWS_TO_TELL_ORDER = 50
+
 Direction = Literal["forward", "backward"]
 """Oldest first, as a crawl walks; newest first, as its check does."""
 
@@ -78,6 +86,12 @@ class Window:
             return replace(self, start=min(max(self.start, reached), self.end))
         return replace(self, end=max(min(self.end, reached), self.start))
 
+    def halves(self, direction: Direction) -> list[Window]:
+        """Both halves, the one to walk first at the front; none of a window too short to be cut."""
+        if self.length < 2 * MIN_WINDOW_SECONDS:
+            return []
+        return self.cut(2)[:: 1 if direction == "forward" else -1]
+
     def by_license(self, direction: Direction, licenses: Iterable[int]) -> list[Window]:
         """The first (or last) second of this window, licence by licence; itself has none."""
         second = self.start if direction == "forward" else self.end
@@ -104,17 +118,57 @@ def pieces_for(total: int, window: Window) -> int:
     return max(2, min(12, total // 2500, window.length // MIN_WINDOW_SECONDS))
 
 
+def begins_before(dates: Sequence[int], left: Window, direction: Direction, *, pages: int) -> list[int]:
+    """Where to begin again after so many pages of a window that did not show all, given the next page's dates.
+
+    The best first: a tenth of a page before the first of them, for so many rows may have changed pages unseen; as far
+    as that is in time among the rows of this page or, if that is more, of the pages before.
+    """
+    if not dates:
+        return []
+    ordered = sorted(dates, reverse=direction == "backward")
+    first = ordered[0]
+    among_these = abs(ordered[min(PER_PAGE // 10, len(ordered) - 1)] - first)
+    before = max(0, first - left.start if direction == "forward" else left.end - first) // (10 * pages)
+    margin = max(among_these, before)
+    return [first - margin if direction == "forward" else first + margin, first]
+
+
+def pieces_behind(rows: int, total: int, rest: Window) -> int:
+    """Into how many windows to cut what is left after a page; 1 is not at all.
+
+    Rows that are seen bound how often a query is cut, whatever totals say: each cut costs half a page of them.
+    """
+    return pieces_for(total, rest) if rows >= _ROWS_TO_CUT else 1
+
+
+def patience(hits: int) -> int:
+    """How many calls that show nothing new a walk over so many results may make.
+
+    Results that are counted but never shown cost two calls for each page of them, and four for each halving of a
+    window down to where 4,000 of them lie: 19 at most from Flickr's begin to MIN_WINDOW_SECONDS. Only totals that do
+    not follow the window that is asked for need more.
+    """
+    return 80 + hits // 40
+
+
 def is_last(rows: int, total: int, page: int) -> bool:
     """Whether nothing follows a page of so many rows.
 
     A total alone is not believed, for it under-reports; nor a short page alone, for Flickr leaves out of a page what it
     may not show.
     """
-    return rows < _KEPT_SHARE * PER_PAGE and total <= page * PER_PAGE
+    return rows < FULL_PAGE and total <= page * PER_PAGE
 
 
 def is_ordered(dates: Sequence[int], direction: Direction) -> bool:
-    """Whether a page with these upload dates, one or more, runs as it was asked to; rows may be some places off."""
-    tenth = max(1, len(dates) // 10)
+    """Whether a page with these upload dates runs as it was asked to; rows may be some places off.
+
+    Of few rows nothing can be told: where most of a page is not shown, even its first and last may be in each other's
+    places.
+    """
+    if len(dates) < _ROWS_TO_TELL_ORDER:
+        return True
+    tenth = len(dates) // 10
     first, last = sorted(dates[:tenth])[tenth // 2], sorted(dates[-tenth:])[tenth // 2]
     return first <= last if direction == "forward" else first >= last

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import Literal, get_args, get_type_hints
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,11 @@ class SearchQuirks:
     thinned: float = 0.0
     """Share of the results that are left out of their page, which then is short, though `total` and the other pages
     count them: always the same ones, so that no search shows them."""
+    hidden_from: int | None = None
+    """Results uploaded from here on, and up to `hidden_until`, both included, are left out of their pages too, though
+    `total` counts them: as safe search does with what it counts. Unix seconds; None hides nothing."""
+    hidden_until: int | None = None
+    """The last second of them; None is for ever."""
     thinned_per_call: float = 0.0
     """Share left out in the same way, but others at every call."""
     fuzzy_seconds: int = 0
@@ -74,7 +79,7 @@ class SearchQuirks:
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(SearchQuirks).items():
             value = getattr(self, name)
-            if get_args(kind) and value not in get_args(kind):
+            if get_origin(kind) is Literal and value not in get_args(kind):
                 raise UserError(f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}")
             if kind is float and not 0 <= value < 1:
                 raise UserError(f"{name} must be at least 0 and below 1, got {value}")
@@ -101,7 +106,7 @@ class Index:
         self._seed = world.config.seed
         self._calls = count()
         self._postings = found = Postings(world, stemming=quirks.stemming)
-        self._hidden = self._some("thinned", quirks.thinned)
+        self._hidden = self._some("thinned", quirks.thinned) | self._in_hidden_dates()
         self._served = found.is_safe | self._some("stale safety", quirks.stale_safety)
         arrived = len(found.videos)
         if quirks.growing:
@@ -113,6 +118,12 @@ class Index:
         """A share of the videos by chance, the same ones in every index of this seed."""
         return self._postings.mask(lambda video: share > 0 and Dice(what, self._seed, video.number).chance(share))
 
+    def _in_hidden_dates(self) -> npt.NDArray[np.bool_]:
+        posted, since, until = self._postings.posted, self._quirks.hidden_from, self._quirks.hidden_until
+        if since is None:
+            return np.zeros(len(posted), np.bool_)
+        return (posted >= since) & (posted <= (until if until is not None else posted[-1]))
+
     @property
     def present_until(self) -> int:
         """When the newest of the videos that are there from the start was uploaded; Unix seconds."""
@@ -121,8 +132,8 @@ class Index:
     def findable(self, query: Query) -> frozenset[str]:
         """Ids of all safe videos that match, as if search had no cap, no pages and no fuzzy dates.
 
-        Without those that `thinned` always leaves out. With those that are found and turn out to be deleted or
-        private, and with those that have yet to arrive.
+        Without those that `thinned` and the hidden dates leave out. With those that are found and turn out to be
+        deleted or private, and with those that have yet to arrive.
         """
         found = self._postings
         places = found.filtered(query, since=query.since, until=query.until)

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 TREE = Path(__file__).parents[2]
 ACTIONS = ("swing", "push ups", "hula hoop", "biking", "rowing")
 KEY = "sandbox"
-UNTIL = ("--until", "1800000000")
+UNTIL = ("--until", "1750000000")
 WORKERS = 8
 ANSWERS_IN_FLIGHT = 10
 """Of one worker, at most: what its journal does not hold yet."""

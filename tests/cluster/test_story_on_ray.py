@@ -60,7 +60,7 @@ def test_two_actors_crawl_and_build_as_one_process_does(server: SandboxServer, t
     for root, where in ((here, ()), (there, workers)):
         server.set_faults([Fault(kind="503", method="*.getSizes", first=20, times=1)])
         noisyactions(server, "vocabulary", str(root), "--names", "swing", "push ups", "hula hoop")
-        noisyactions(server, "crawl", str(root), "--until", "1800000000", *FAST, *where)
+        noisyactions(server, "crawl", str(root), "--until", "1750000000", *FAST, *where)
     assert timeless(there) == timeless(here)
     assert len(timeless(here)) > 90
 

@@ -26,7 +26,7 @@ from pipeline.store import FolderStore
 TREE = Path(__file__).parents[2]
 ACTIONS = ("juggling balls", "push ups", "swing", "hula hoop")
 KEY, SECRET = "k3y0fth3s4ndb0x", "s3cr3t0fth3s4ndb0x"
-UNTIL = ("--until", "1800000000")
+UNTIL = ("--until", "1750000000")
 NUM_VIDEOS = 130
 
 
@@ -106,8 +106,17 @@ def calm(server: SandboxServer, tmp_path_factory: pytest.TempPathFactory) -> Cal
     return Calm(root, asked(server) - before, done.stdout + done.stderr)
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    "half_way", ["crawl/commits/*.json", "info/commits/*.json", "info/journal/*", "sizes/commits/*"]
+    "half_way",
+    [
+        pytest.param("crawl/commits/*.json", marks=SLOW),
+        pytest.param("info/commits/*.json", marks=SLOW),
+        "info/journal/*",
+        pytest.param("sizes/commits/*", marks=SLOW),
+    ],
 )
 def test_killed_half_way_and_run_again_asks_only_for_what_was_in_flight(
     server: SandboxServer, calm: Calm, tmp_path: Path, half_way: str
@@ -228,7 +237,7 @@ def test_the_pages_that_a_plan_asks_for_are_not_asked_again(server: SandboxServe
     planning = asked(server) - before
     assert planning["flickr.photos.search"] == len(ACTIONS)
 
-    done = noisyactions("crawl", tmp_path, url=server.rest_url)
+    done = noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url)
     assert done.returncode == 0, done.stderr
     assert timeless(records(tmp_path)) == timeless(records(calm.root))
     spent = asked(server) - before
@@ -255,6 +264,25 @@ def test_the_next_round_asks_for_what_is_new(server: SandboxServer, calm: Calm, 
     wrong = noisyactions("crawl", tmp_path, "--since", "someday", url=server.rest_url)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "'someday' is no time: write 2026-01-31" in wrong.stderr
+
+
+def test_a_query_that_comes_later_is_searched_in_all_rounds_and_one_that_goes_takes_its_labels(
+    server: SandboxServer, calm: Calm, tmp_path: Path
+) -> None:
+    middle = str(sorted(video.posted for video in server.world)[NUM_VIDEOS // 2])
+    vocabulary(tmp_path, *ACTIONS[:2])
+    assert noisyactions("crawl", tmp_path, "--until", middle, url=server.rest_url).returncode == 0
+    assert noisyactions("crawl", tmp_path, "--since", "last", *UNTIL, url=server.rest_url).returncode == 0
+    vocabulary(tmp_path)
+    assert noisyactions("crawl", tmp_path, url=server.rest_url).returncode == 0
+    everything = {r.video_id: (r.concepts, r.dropped) for r in records(calm.root)}
+    assert {r.video_id: (r.concepts, r.dropped) for r in records(tmp_path)} == everything
+    vocabulary(tmp_path, *ACTIONS[1:])
+    done = noisyactions("crawl", tmp_path, url=server.rest_url)
+    assert "videos that only queries of a former vocabulary found are left out" in done.stdout
+    assert {label for r in records(tmp_path) for label in r.concepts} < {
+        c for r in records(calm.root) for c in r.concepts
+    }
 
 
 def test_records_are_made_again_from_the_raw_answers_without_asking(
@@ -286,12 +314,16 @@ def test_filters_leave_rows_with_their_reason_and_save_calls(server: SandboxServ
     long = [r for r in found.values() if r.dropped == "filtered_duration"]
     assert long
     assert all(r.duration_seconds > 8 for r in long if r.duration_seconds)
+    told = noisyactions("crawl", tmp_path, "--reparse", url=server.rest_url)  # with the filters of before
+    assert told.returncode == 0, told.stderr
+    assert {r.video_id: r.dropped for r in records(tmp_path)} == {i: r.dropped for i, r in found.items()}
     again = noisyactions("crawl", tmp_path, *UNTIL, url=server.rest_url)  # without filters, only what is missing
     assert again.returncode == 0, again.stderr
+    assert "the records were made with other filters: licenses=(0,), max_seconds=8.0" in again.stdout
     assert timeless(records(tmp_path)) == timeless(records(calm.root))
 
 
-@pytest.mark.parametrize("plan", ["A", "C", "D"])
+@pytest.mark.parametrize("plan", [pytest.param("A", marks=SLOW), pytest.param("C", marks=SLOW), "D"])
 def test_other_plans_ask_what_they_say(server: SandboxServer, calm: Calm, tmp_path: Path, plan: str) -> None:
     vocabulary(tmp_path)
     before = asked(server)

@@ -36,7 +36,7 @@ from pipeline.units import Ledger
 from pipeline.vocabulary import Concept, Query, write_vocabulary
 
 ACTIONS = ("juggling balls", "push ups", "swing", "hula hoop")
-UNTIL = "1800000000"
+UNTIL = "1750000000"
 SEARCH, INFO, SIZES, COMMENTS = (
     f"flickr.photos.{name}" for name in ("search", "getInfo", "getSizes", "comments.getList")
 )

@@ -9,7 +9,7 @@ from pipeline.catalogue import open_catalogue
 from pipeline.completeness import Estimate, write_completeness
 from pipeline.crawl import commit_answers, search_unit, summarise
 from pipeline.records import VideoRecord
-from pipeline.rounds import begin_round, finish_round
+from pipeline.rounds import Round, begin_rounds, finish_round
 from pipeline.store import FolderStore, Store
 from pipeline.units import Ledger
 from pipeline.vocabulary import Query
@@ -19,7 +19,8 @@ SWING = Query(kind="concept", concept="swing", text="swing")
 
 def crawl(store: Store) -> None:
     """What a small crawl leaves on a root."""
-    asked = begin_round(store, since=None, until=1_600_000_000)
+    asked = Round(since=1_207_008_000, until=1_600_000_000)
+    begin_rounds(store, [asked])
     ledger = Ledger(store, "crawl", {})
     records = [VideoRecord(video_id=str(n), concepts=("swing",)) for n in range(12)]
     few = [VideoRecord(video_id="99", concepts=("dive",))]
@@ -29,7 +30,7 @@ def crawl(store: Store) -> None:
     info = [VideoRecord(video_id="3", dropped="gone")]
     commit_answers(Ledger(store, "info", {}), search_unit(SWING, asked.window), info, [], {})
     finish_round(store, asked)
-    write_completeness(store, [Estimate(query="swing", found=12, found_again=11, found_by_both=10)])
+    write_completeness(store, asked.window, [Estimate(query="swing", found=12, found_again=11, found_by_both=10)])
     with open_catalogue(store, min_videos=11) as catalogue:
         catalogue.write()
 
@@ -38,7 +39,7 @@ def test_a_crawl_is_told_with_all_that_is_known_of_it(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
     crawl(store)
     plan = {"plan": "B", "calls": 30, "hours": 0.5, "media_bytes": 2e9, "stored_bytes": 1e9}
-    store.write(PLAN_KEY, json.dumps({"at": 1_600_000_000, "plans": [plan]}).encode())
+    store.write(PLAN_KEY, json.dumps({"at": 1_600_000_000, "calls_before": 0, "plans": [plan]}).encode())
     store.write(ROT_KEY, json.dumps({"ids": 40, "alive": 10}).encode())
     burndown = Burndown(store, plan="B")
     assert burndown.note({"calls": 5}) == "5 of about 30 calls"

@@ -10,6 +10,9 @@ from pipeline import flickr
 from pipeline.answers import (
     comments_of_list,
     hashed_authors,
+    nameless_info,
+    nameless_search,
+    nameless_sizes,
     renditions_of_sizes,
     video_of_search,
     with_info,
@@ -115,6 +118,27 @@ def test_a_comments_author_is_a_hash_that_only_this_root_can_make(world: World) 
         assert comment.author.nsid not in json.dumps(kept)
         assert comment.author.nsid.partition("@")[0] not in json.dumps(kept)
     assert comments_of_list(hashed_authors({"comments": {}}, hash_key=b"")) == ()
+
+
+def test_answers_are_kept_without_names_and_read_as_before(world: World) -> None:
+    videos = [v for v in world if v.media == "video"]
+    everything = frozenset((*EXTRAS, "owner_name", "path_alias", "realname", "icon_server"))
+    rows = [sandbox.search_row(video, everything, "http://h") for video in videos]
+    search = {"photos": {"total": "60", "photo": rows}, "stat": "ok"}
+    kept = nameless_search(search)
+    assert kept["photos"]["total"] == "60"
+    for video, row, slim in zip(videos, rows, kept["photos"]["photo"], strict=True):
+        assert video_of_search(slim, FOUND) == video_of_search(row, FOUND)
+        info, sizes = sandbox.info_answer(video, "http://h"), sandbox.sizes_answer(video, "http://h")
+        info["photo"]["notes"] = {"note": [{"author": "9@N01", "authorname": "Some Body", "_content": "hi"}]}
+        assert with_info(VideoRecord(video_id="1"), nameless_info(info)) == with_info(VideoRecord(video_id="1"), info)
+        assert renditions_of_sizes(nameless_sizes(sizes)) == renditions_of_sizes(sizes)
+        told = json.dumps([slim, nameless_info(info)], ensure_ascii=False)
+        owner = video.owner
+        for name in (owner.username, owner.realname, owner.path_alias, owner.location, "Some Body", "9@N01"):
+            assert not name or name not in told
+        assert owner.nsid in told
+    assert nameless_info({"photo": {}}) == {"photo": {}}
 
 
 def test_a_record_keeps_what_details_do_not_tell() -> None:

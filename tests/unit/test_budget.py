@@ -1,5 +1,4 @@
 import math
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.budget import FirstPage, Probe, Size, different_share, estimate, first_page, probe, search_calls, size_of
+from pipeline.budget import (
+    FirstPage,
+    Probe,
+    Size,
+    different_share,
+    estimate,
+    first_page,
+    page_of,
+    probe,
+    search_calls,
+    size_of,
+    together,
+)
 from pipeline.catalogue import Keep
 from pipeline.crawl import SearchWorker, search_unit
 from pipeline.flickr import Flickr, FlickrSettings
@@ -38,12 +49,12 @@ def test_calls_reckoned_are_the_calls_made_and_pages_asked_for_the_plan_are_the_
     with serve(world) as server:
         flickr = Flickr(FlickrSettings(rest_url=server.rest_url, contact="a@b.c", calls_per_hour=1e7), permits)
         search = SearchWorker(Ledger(FolderStore(tmp_path / "root"), "crawl", {}), flickr)
-        pages = [first_page(search, query, ALWAYS) for query in queries]
+        pages = [first_page(search, query, ALWAYS, keep=Keep()) for query in queries]
         assert server.counters.count(SEARCH) == len(queries)
         results = list(work_here([search_unit(q, ALWAYS) for q in queries], lambda permits: search, permits=permits))
         used = sum(result.counts["calls"] for result in results if isinstance(result, Finished))
         assert server.counters.count(SEARCH) == used
-        again = [first_page(search, query, ALWAYS) for query in queries]
+        again = [first_page(search, query, ALWAYS, keep=Keep()) for query in queries]
         assert server.counters.count(SEARCH) == used
     assert again == pages
     assert [page.whole for page in pages] == [page.total < 450 for page in pages]
@@ -59,13 +70,17 @@ def test_more_results_never_cost_less_than_their_pages(total: int) -> None:
     assert calls <= 2 + total / 500 * 1.6
 
 
+def page(text: str, total: int, records: list[VideoRecord], *, whole: bool, keep: Keep = Keep()) -> FirstPage:  # noqa: B008
+    return page_of(concept(text), total, records, keep=keep, whole=whole)
+
+
 def _pages(labels: np.ndarray, *, sampled: int, rng: np.random.Generator) -> list[FirstPage]:
     """First pages of some of the queries of a made-up world; `labels[v, q]` says whether query q finds video v."""
     pages = []
     for query in rng.permutation(labels.shape[1])[:sampled]:
         videos = np.flatnonzero(labels[:, query])  # numbered by their upload dates
         shown = [VideoRecord(video_id=str(v), posted=1_300_000_000 + int(v)) for v in videos[:500]]
-        pages.append(FirstPage(concept(f"q{query}"), len(videos), shown, whole=len(videos) < 450))
+        pages.append(page(f"q{query}", len(videos), shown, whole=len(videos) < 450))
     return pages
 
 
@@ -84,7 +99,7 @@ def test_how_many_different_videos_there_are_is_told_from_first_pages(mean: floa
     errors = []
     for seed in range(5):
         pages, hits = _made_up(mean, seed, sampled=40)
-        size = size_of(pages, ALWAYS, num_queries=40, keep=Keep(), min_videos=1, check_queries=0)
+        size = size_of(pages, ALWAYS, num_queries=40, min_videos=1, check_queries=0)
         assert (size.hits, size.error) == (hits, 0)
         errors.append(size.videos / 8000 - 1)
     assert abs(float(np.mean(errors))) < 0.05
@@ -96,7 +111,7 @@ def test_a_sample_of_the_queries_tells_how_far_off_it_may_be(mean: float) -> Non
     off = []
     for seed in range(10):
         pages, _ = _made_up(mean, seed, sampled=20)
-        size = size_of(pages, ALWAYS, num_queries=40, keep=Keep(), min_videos=1, check_queries=0)
+        size = size_of(pages, ALWAYS, num_queries=40, min_videos=1, check_queries=0)
         assert 0 < size.error < 0.6
         off.append((size.videos / 8000 - 1) / size.error)
     assert sum(abs(o) > 1 for o in off) <= 3  # one in twenty would be the ideal
@@ -104,22 +119,25 @@ def test_a_sample_of_the_queries_tells_how_far_off_it_may_be(mean: float) -> Non
 
 def test_a_video_is_not_compared_with_queries_whose_first_page_ends_before_it() -> None:
     early, late = VideoRecord(video_id="1", posted=100), VideoRecord(video_id="2", posted=900)
-    crowded = FirstPage(concept("a"), 5000, [early], whole=False)
-    small = [FirstPage(concept(name), 2, [early, late], whole=True) for name in "bc"]
+    crowded = page("a", 5000, [early], whole=False)
+    small = [page(name, 2, [early, late], whole=True) for name in "bc"]
     # The late one is in both queries that reach it, which are 4 of the 5,004 hits: too little to tell, and not wrong.
     assert different_share([crowded, *small], 3) < 0.6
-    alone = FirstPage(concept("d"), 5000, [VideoRecord(video_id="3", posted=100)], whole=False)
+    alone = page("d", 5000, [VideoRecord(video_id="3", posted=100)], whole=False)
     assert different_share([crowded, alone], 2) == 1
     assert different_share([crowded], 1) == 1
 
 
 def test_filters_and_small_classes_are_left_out_of_what_is_asked_after() -> None:
-    records = [VideoRecord(video_id=str(n), license=n % 2, posted=n) for n in range(100)]
-    pages = [FirstPage(concept("a"), 100, records, whole=True), FirstPage(concept("b"), 3, records[:3], whole=True)]
-    size = size_of(pages, ALWAYS, num_queries=2, keep=Keep(licenses=(1,)), min_videos=11, check_queries=20)
+    records, keep = [VideoRecord(video_id=str(n), license=n % 2, posted=n) for n in range(100)], Keep(licenses=(1,))
+    pages = [page("a", 100, records, whole=True, keep=keep), page("b", 3, records[:3], whole=True, keep=keep)]
+    size = size_of(pages, ALWAYS, num_queries=2, min_videos=11, check_queries=20)
     assert (size.hits, size.searches) == (103, 2 + 2 * 2)
     assert size.videos == pytest.approx(100, abs=3)
     assert size.wanted == pytest.approx(50, abs=3)
+    both = together([size, size])
+    assert (both.hits, both.videos, both.error) == (206, 2 * size.videos, 0)
+    assert both.commented is None
 
 
 def test_the_papers_crawl_costs_what_was_reckoned_by_hand() -> None:
@@ -142,8 +160,8 @@ def test_a_probe_tells_who_is_alive_and_how_long(world: World, permits: LocalPer
     with serve(world) as server:
         flickr = Flickr(FlickrSettings(rest_url=server.rest_url, contact="a@b.c", calls_per_hour=1e7), permits)
         search = SearchWorker(Ledger(FolderStore(tmp_path), "crawl", {}), flickr)
-        pages = [first_page(search, concept("swing"), ALWAYS)]
-        found = {r.video_id for r in pages[0].records}
+        pages = [first_page(search, concept("swing"), ALWAYS, keep=Keep())]
+        found = set(pages[0].ids)
         probed = probe(flickr, pages, 1000)
         nobody = probe(flickr, pages, 0)
     there = [v for v in world if v.video_id in found]
@@ -154,4 +172,4 @@ def test_a_probe_tells_who_is_alive_and_how_long(world: World, permits: LocalPer
     assert 0 < probed.mean_seconds < 5
     assert (nobody.asked, nobody.alive, nobody.mean_seconds) == (0, 1.0, 123.0)
     assert math.isclose(nobody.commented, 0.115)
-    assert Counter(r.num_comments is None for r in pages[0].records) == {False: len(found)}
+    assert pages[0].commented == sum(bool(v.comments) for v in there)

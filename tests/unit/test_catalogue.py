@@ -2,8 +2,8 @@ import csv
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from pipeline.catalogue import Keep, iter_records, open_catalogue, read_records, record_keys
+from pipeline.answers import utc_now
+from pipeline.catalogue import (
+    Keep,
+    iter_records,
+    last_filters,
+    open_catalogue,
+    read_records,
+    record_keys,
+    write_records,
+)
 from pipeline.errors import UserError
 from pipeline.records import SCHEMA, Comment, Found, Rendition, VideoRecord, to_parquet
 from pipeline.store import FolderStore, Store, open_store
 from pipeline.units import Ledger, Unit, output_of
+from pipeline.vocabulary import Query
 
 # ---------------------------------------------------------------- the merge, said once more in plain Python
 
@@ -31,6 +41,7 @@ class Answers:
     """Rows of all stages."""
 
     found: Sequence[VideoRecord] = ()
+    listed: Sequence[VideoRecord] = ()
     info: Sequence[VideoRecord] = ()
     sizes: Sequence[VideoRecord] = ()
     comments: Sequence[VideoRecord] = ()
@@ -47,7 +58,13 @@ def _latest(row: VideoRecord) -> Any:
 
 
 def _info_order(row: VideoRecord) -> Any:
-    return (row.dropped is not None, row.dropped or "", _nulls_last(*(getattr(row, n) for n in FACTS + TEXTS)))
+    answered = None if not row.found else -row.found[0].crawled
+    return (
+        row.dropped is not None,
+        *_nulls_last(answered),
+        row.dropped or "",
+        _nulls_last(*(getattr(row, n) for n in FACTS + TEXTS)),
+    )
 
 
 def _by_id(rows: Iterable[VideoRecord]) -> dict[str, list[VideoRecord]]:
@@ -61,8 +78,18 @@ def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def reference(answers: Answers, keep: Keep, min_videos: int) -> tuple[list[VideoRecord], Counter[str]]:
-    found, info, sizes, comments = map(_by_id, (answers.found, answers.info, answers.sizes, answers.comments))
+def _counts(row: VideoRecord, queries: Sequence[Query] | None) -> bool:
+    kind: Any = "concept" if row.concepts else "sentence"
+    asked = Query(text=row.found[0].query, concept=(*row.concepts, *row.sentences)[0], kind=kind)
+    return queries is None or asked in queries
+
+
+def reference(
+    answers: Answers, keep: Keep, min_videos: int, queries: Sequence[Query] | None
+) -> tuple[list[VideoRecord], Counter[str]]:
+    current = [row for row in answers.found if _counts(row, queries)]
+    found, on_list = _by_id([*current, *answers.listed]), _by_id(answers.listed)
+    info, sizes, comments = map(_by_id, (answers.info, answers.sizes, answers.comments))
     counts = Counter(c for rows in found.values() for c in {c for row in rows for c in row.concepts})
     merged = []
     for video_id in sorted(found):
@@ -75,6 +102,7 @@ def reference(answers: Answers, keep: Keep, min_videos: int) -> tuple[list[Video
             record = replace(record, **scalars | texts)
         concepts = {c for row in rows for c in row.concepts}
         kept = {c for c in concepts if counts[c] >= min_videos}
+        kept |= {c for row in on_list.get(video_id, ()) for c in row.concepts}
         sentences = {s for row in rows for s in row.sentences}
         listed = min(
             sizes.get(video_id, ()),
@@ -95,7 +123,7 @@ def reference(answers: Answers, keep: Keep, min_videos: int) -> tuple[list[Video
             None if told is None else told.dropped,
             None if listed is None else listed.dropped,
             _filtered(record, keep),
-            "class_too_small" if concepts and not kept and not sentences else None,
+            "class_too_small" if concepts and not kept and not sentences and video_id not in on_list else None,
         )
         merged.append(
             replace(
@@ -199,9 +227,15 @@ def _metadata() -> st.SearchStrategy[dict[str, Any]]:
 
 _LISTED = st.builds(VideoRecord, video_id=IDS, concepts=st.just(("run", "old")) | st.just(()))  # ids: no `found`
 _INFO = st.builds(
-    lambda video_id, dropped, metadata: VideoRecord(video_id=video_id, dropped=dropped, **metadata),
+    lambda video_id, dropped, answered, metadata: VideoRecord(
+        video_id=video_id,
+        dropped=dropped,
+        found=() if answered is None else (Found(query="", window="", page=0, crawled=answered),),
+        **metadata,
+    ),
     IDS,
     st.sampled_from([None, None, "gone", "private"]),
+    SMALL,
     _metadata(),
 )
 _SIZES = st.builds(
@@ -228,7 +262,14 @@ _KEEPS = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+_RUN = Query(text="run", concept="run", kind="concept")
+_VOCABULARIES = st.sampled_from([
+    None, None, [], [_RUN, Query(text="a man", concept="a man", kind="sentence")],
+    [_RUN, Query(text="a dog", concept="a dog", kind="concept"), Query(text="swim", concept="dive", kind="concept")],
+])  # fmt: skip
+
+
+@settings(max_examples=6, deadline=None)
 @given(
     found=st.lists(_sightings(), max_size=14),
     listed=st.lists(_LISTED, max_size=3),
@@ -237,13 +278,14 @@ _KEEPS = st.sampled_from([
     comments=st.lists(_COMMENTS, max_size=4),
     keep=_KEEPS,
     min_videos=st.integers(1, 3),
+    queries=_VOCABULARIES,
 )
 def test_the_merge_is_what_plain_python_makes_of_the_same_rows_however_they_are_filed(
     found: list[VideoRecord], listed: list[VideoRecord], info: list[VideoRecord], sizes: list[VideoRecord],
-    comments: list[VideoRecord], keep: Keep, min_videos: int,
+    comments: list[VideoRecord], keep: Keep, min_videos: int, queries: list[Query] | None,
 ) -> None:  # fmt: skip
-    answers = Answers(found=[*found, *listed], info=info, sizes=sizes, comments=comments)
-    expected, counts = reference(answers, keep, min_videos)
+    answers = Answers(found=found, listed=listed, info=info, sizes=sizes, comments=comments)
+    expected, counts = reference(answers, keep, min_videos, queries)
     with tempfile.TemporaryDirectory() as folder:
         one, many = FolderStore(Path(folder) / "one"), FolderStore(Path(folder) / "many [*]")
         for job, rows in (("crawl", found), ("ids", listed), ("info", info), ("sizes", sizes), ("comments", comments)):
@@ -251,8 +293,8 @@ def test_the_merge_is_what_plain_python_makes_of_the_same_rows_however_they_are_
                 commit(one, job, rows)
             for number, row in enumerate(reversed(rows)):
                 commit(many, job, [row], unit=f"u{number}")
-        outcomes = _write(one, keep, min_videos)
-        assert outcomes == _write(many, keep, min_videos) == Counter(r.dropped or "ok" for r in expected)
+        outcomes = _write(one, keep, min_videos, queries)
+        assert outcomes == _write(many, keep, min_videos, queries) == Counter(r.dropped or "ok" for r in expected)
         assert read_records(one) == expected
         assert (Path(folder) / "one/records/records.json").read_bytes() == many.read("records/records.json")
         classes = list(csv.reader(one.read("records/classes.csv").decode().splitlines()))
@@ -261,8 +303,8 @@ def test_the_merge_is_what_plain_python_makes_of_the_same_rows_however_they_are_
     }
 
 
-def _write(store: Store, keep: Keep, min_videos: int) -> dict[str, int]:
-    with open_catalogue(store, keep=keep, min_videos=min_videos, videos_per_part=2) as catalogue:
+def _write(store: Store, keep: Keep, min_videos: int, queries: Sequence[Query] | None) -> dict[str, int]:
+    with open_catalogue(store, keep=keep, min_videos=min_videos, queries=queries, videos_per_part=2) as catalogue:
         return catalogue.write()
 
 
@@ -296,7 +338,7 @@ def test_comments_are_asked_where_there_are_some_or_everywhere(store: FolderStor
     assert _waiting(store, "comments") == ["0", "4"]
 
 
-FILTERED = {
+FILTERED: dict[str, tuple[Keep, dict[str, Any], dict[str, Any]]] = {
     "filtered_license": (Keep(licenses=(4, 5)), {"license": 0}, {"license": 5}),
     "filtered_date": (Keep(posted_since=10, posted_until=20), {"posted": 21}, {"posted": 20}),
     "filtered_safety": (Keep(max_safety_level=0), {"safety_level": 1}, {"safety_level": 0}),
@@ -332,6 +374,120 @@ def test_small_classes_are_left_out_with_the_videos_that_have_no_other(store: Fo
     assert [f.query for f in records["1"].found] == ["large", "small"], "what found it stays known"
     assert _waiting(store, "info", min_videos=4) == ["0", "1", "5", "6", "7"]
     assert store.read("records/classes.csv") == b"concept,videos,kept\nsmall,4,1\nlarge,3,0\nlarger still,1,0\n"
+
+
+def test_videos_of_an_id_list_need_no_large_class_and_keep_their_concepts(store: FolderStore) -> None:
+    commit(store, "ids", [VideoRecord(video_id="1", concepts=("rare",)), VideoRecord(video_id="2")])
+    commit(store, "crawl", [sighting("1", "dive"), sighting("3", "rare"), sighting("2", "dive")])
+    records = merged(store, min_videos=3)
+    assert {i: (r.concepts, r.dropped) for i, r in records.items()} == {
+        "1": (("rare",), None), "2": ((), None), "3": ((), "class_too_small"),
+    }  # fmt: skip
+    assert _waiting(store, "info", min_videos=3) == ["1", "2"]
+    assert store.read("records/classes.csv") == b"concept,videos,kept\ndive,2,0\nrare,2,0\n"
+
+
+def test_what_only_former_queries_found_is_left_out(store: FolderStore) -> None:
+    commit(store, "crawl", [sighting("1", "run"), sighting("1", "jog"), sighting("2", "jog"), sighting("2", "jog")])
+    commit(store, "recapture", [sighting("3", sentence="run"), sighting("4", sentence="a man")])
+    commit(store, "ids", [VideoRecord(video_id="5", concepts=("jog",))])
+    queries = [Query(text="run", concept="run", kind="concept"), Query(text="a man", concept="a man", kind="sentence")]
+    with open_catalogue(store, queries=iter(queries)) as catalogue:
+        assert (catalogue.num_found(), catalogue.num_left_out) == (3, 2)
+        assert [video_id for video_id, *_ in catalogue.waiting("info")] == ["1", "4", "5"]
+        catalogue.write()
+    records = {record.video_id: record for record in iter_records(store)}
+    assert {i: (r.concepts, r.sentences) for i, r in records.items()} == {
+        "1": (("run",), ()), "4": ((), ("a man",)), "5": (("jog",), ()),
+    }  # fmt: skip
+    assert [found.query for found in records["1"].found] == ["run"]
+    assert store.read("records/classes.csv") == b"concept,videos,kept\njog,1,1\nrun,1,1\n"
+    with open_catalogue(store) as catalogue:
+        assert (catalogue.num_found(), catalogue.num_left_out) == (5, 0)
+
+
+def _answered(video_id: str, *, at: int, **fields: Any) -> VideoRecord:
+    return VideoRecord(video_id=video_id, found=(Found(query="", window="", page=0, crawled=at),), **fields)
+
+
+def test_what_was_being_processed_a_day_ago_is_asked_about_again(store: FolderStore) -> None:
+    now, ages = utc_now(), {"1": 90_000, "2": 80_000}
+    commit(store, "crawl", [sighting(i, "run", secret="s", owner="me") for i in "1234"])
+    commit(
+        store,
+        "info",
+        [
+            *(_answered(i, at=now - age, dropped="still_processing") for i, age in ages.items()),
+            VideoRecord(video_id="3", dropped="still_processing"),
+            _answered("4", at=now - 90_000, dropped="gone"),
+        ],
+    )
+    with open_catalogue(store) as catalogue:
+        assert list(catalogue.waiting("info")) == [("1", "s", "me", str(now - 90_000))]
+        assert list(catalogue.waiting("sizes")) == []
+    assert {r.dropped for r in merged(store).values()} == {"still_processing", "gone"}
+    commit(store, "info", [_answered("1", at=now, dropped="still_processing")], unit="again")
+    assert _waiting(store, "info") == []
+    commit(store, "info", [_answered("1", at=now + 1, dropped="never_playable")], unit="later")
+    assert merged(store)["1"].dropped == "never_playable"
+    commit(store, "info", [_answered("1", at=now - 5, title="plays")], unit="plays")
+    assert (merged(store)["1"].dropped, merged(store)["1"].title) == (None, "plays")
+    assert _waiting(store, "sizes") == ["1"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Remote:
+    """A store that is no folder of this machine, as far as anybody sees, and notes what is read."""
+
+    inner: FolderStore
+    reads: list[str] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return "far://away"
+
+    def read(self, key: str) -> bytes:
+        self.reads.append(key)
+        return self.inner.read(key)
+
+    def read_range(self, key: str, *, start: int, length: int) -> bytes:
+        return self.inner.read_range(key, start=start, length=length)
+
+    def write(self, key: str, data: bytes) -> None:
+        self.inner.write(key, data)
+
+    def upload(self, key: str, path: Path) -> None:
+        self.inner.upload(key, path)
+
+    def create(self, key: str, data: bytes, *, private: bool = False) -> bool:
+        return self.inner.create(key, data, private=private)
+
+    def size(self, key: str) -> int | None:
+        return self.inner.size(key)
+
+    def list(self, prefix: str = "") -> Iterator[str]:
+        return self.inner.list(prefix)
+
+    def delete(self, key: str) -> None:
+        self.inner.delete(key)
+
+
+def test_a_cache_spares_reading_and_fetching_again(store: FolderStore, tmp_path: Path) -> None:
+    remote, cache = _Remote(store), tmp_path / "cache"
+    cache.mkdir()
+    commit(remote, "info", [VideoRecord(video_id="0", title="t")])
+    for number in range(3):
+        commit(remote, "crawl", [sighting(str(number), "run")], unit=str(number))
+        remote.reads.clear()
+        with open_catalogue(remote, cache=cache) as catalogue:
+            assert catalogue.num_found() == number + 1
+        expected = {f"crawl/commits/{number}.json", f"crawl/records/{number}.parquet"}
+        first = {"info/commits/a.json", "info/records/a.parquet"}
+        assert sorted(remote.reads) == sorted(expected | (first if number == 0 else set()))
+    with open_catalogue(remote, cache=cache) as catalogue:
+        catalogue.write()
+    assert [(r.video_id, r.title) for r in iter_records(store)] == [("0", "t"), ("1", ""), ("2", "")]
+    assert {path.suffix for path in cache.iterdir()} == {".jsonl", ".parquet"}
 
 
 def test_info_overrides_what_search_told_but_empties_nothing(store: FolderStore) -> None:
@@ -372,8 +528,7 @@ def _keys(store: Store) -> list[str]:
     return [key for key in store.list("records/") if key.endswith(".parquet")]
 
 
-def test_parts_are_sorted_throughout_and_old_ones_go_when_the_new_are_named(store: FolderStore) -> None:
-    store.write("records/records.parquet", to_parquet([VideoRecord(video_id="9")]))
+def test_parts_are_sorted_throughout_and_old_ones_go_one_publication_later(store: FolderStore) -> None:
     commit(store, "crawl", [sighting(str(i), "run") for i in range(5)])
     with open_catalogue(store, videos_per_part=2) as catalogue:
         assert catalogue.write() == {"ok": 5}
@@ -388,8 +543,11 @@ def test_parts_are_sorted_throughout_and_old_ones_go_when_the_new_are_named(stor
     commit(store, "sizes", [VideoRecord(video_id="0", dropped="no_video_url")])
     with open_catalogue(store, videos_per_part=2) as catalogue:
         assert catalogue.write() == {"no_video_url": 1, "ok": 4}
+    assert sum(key in before for key in record_keys(store)) == 2
+    assert len(_keys(store)) == 4, "somebody may still read the old part"
+    with open_catalogue(store, videos_per_part=2) as catalogue:
+        catalogue.write()
     assert _keys(store) == sorted(record_keys(store))
-    assert sum(key in before for key in _keys(store)) == 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,7 +575,54 @@ def test_killed_before_the_parts_are_named_the_old_records_stay(store: FolderSto
     assert len(_keys(store)) == 4, "the old part, and the new ones that nothing names yet"
     assert read_records(store) == before
     assert len(merged(store)) == 6
-    assert len(_keys(store)) == 1
+    assert len(_keys(store)) == 5
+    assert len(merged(store)) == 6
+    assert len(_keys(store)) == 1, "what the killed one left and nobody named goes, too"
+
+
+def test_parts_of_another_merge_that_is_about_to_name_them_stay(store: FolderStore) -> None:
+    commit(store, "crawl", [sighting("1", "run")])
+    other = _Killed(store.folder, "records/records.json")
+    with pytest.raises(KeyboardInterrupt):
+        write_records(other, [VideoRecord(video_id="9")])
+    (fresh,) = _keys(store)
+    merged(store)
+    assert fresh in _keys(store)
+    write_records(store, [VideoRecord(video_id="9")])
+    assert record_keys(store) == [fresh]
+
+
+def test_records_merged_anew_while_they_are_read_go_on_with_the_new_ones(store: FolderStore) -> None:
+    def write(last: str) -> None:
+        commit(store, "crawl", [sighting(last, "run")], unit=last)
+        with open_catalogue(store, videos_per_part=1) as catalogue:
+            catalogue.write()
+
+    write("1")
+    write("3")
+    reader = iter_records(store)
+    first = next(reader).video_id
+    write("2")
+    for title in ("b", "c"):
+        commit(store, "info", [VideoRecord(video_id="3", title=title)], unit=title)
+        write(f"2{title}")
+    assert [first, *(record.video_id for record in reader)] == ["1", "2", "2b", "2c", "3"]
+    reader = iter_records(store)
+    next(reader)
+    store.delete(record_keys(store)[1])
+    with pytest.raises(UserError, match="is missing in "):
+        list(reader)
+
+
+def test_records_tell_which_filters_made_them(store: FolderStore) -> None:
+    assert last_filters(store) is None
+    keep = Keep(licenses=(4, 5), min_seconds=1.5, posted_since=7)
+    merged(store, keep=keep, min_videos=3)
+    assert last_filters(store) == (keep, 3)
+    merged(store)
+    assert last_filters(store) == (Keep(), 1)
+    write_records(store, [VideoRecord(video_id="1")])
+    assert last_filters(store) is None, "no crawl made these"
 
 
 def test_a_file_that_no_commit_lists_is_not_read(store: FolderStore) -> None:

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -5,9 +6,9 @@ import pytest
 
 from pipeline.crawl import commit_answers
 from pipeline.enrich import VIDEOS_PER_UNIT, PlayWorker, Stage, StageWorker, Wanted, stage_units
-from pipeline.errors import Transient
+from pipeline.errors import Transient, UserError
 from pipeline.flickr import Flickr, FlickrSettings
-from pipeline.journal import Line
+from pipeline.journal import Line, read_lines
 from pipeline.limits import LocalPermits
 from pipeline.records import VideoRecord, from_parquet
 from pipeline.reparse import reparse_stage
@@ -102,6 +103,44 @@ def test_a_new_reading_replaces_the_old_records(tmp_path: Path) -> None:
     assert list(reparse_stage(ledger, "info")) == [True]
     assert committed(store, "info")["1"].title == "right"
     assert len(list(store.list("info/records/"))) == 1
+
+
+@pytest.mark.parametrize("spoil", ["gone", "damaged"])
+def test_raw_answers_that_are_gone_or_damaged_are_told_by_name(tmp_path: Path, spoil: str) -> None:
+    store = FolderStore(tmp_path)
+    ledger = Ledger(store, "info", {})
+    (unit,) = stage_units([Wanted("1")])
+    line = Line("flickr.photos.getInfo", {"photo_id": "1"}, 5, answer={"photo": {}})
+    commit = commit_answers(ledger, unit, [VideoRecord(video_id="1")], [line], {"ok": 1})
+    (raw,) = [output.key for output in commit.outputs if output.key.endswith(".zst")]
+    if spoil == "gone":
+        store.delete(raw)
+    else:
+        store.write(raw, store.read(raw)[:-3])
+    with pytest.raises(UserError, match=rf"{raw} is {spoil}: bring it back, or delete info/commits/{unit.name}.json"):
+        list(reparse_stage(ledger, "info"))
+
+
+@pytest.mark.usefixtures("sandbox_key")
+def test_raw_answers_tell_no_names_of_people(
+    server: SandboxServer, world: World, tmp_path: Path, permits: LocalPermits
+) -> None:
+    store, videos = FolderStore(tmp_path), [v for v in world if v.media == "video"][:VIDEOS_PER_UNIT]
+    (unit,) = stage_units(Wanted(v.video_id, v.secret) for v in videos)
+    stages: tuple[Stage, ...] = ("info", "comments")
+    for stage in stages:
+        worker(server, store, permits, stage)(unit)
+    raw = {key.partition("/")[0]: list(read_lines(store.read(key))) for key in store.list() if "/raw/" in key}
+    assert raw.keys() == {*stages}
+    told = json.dumps([[line.answer for line in lines] for lines in raw.values()], ensure_ascii=False)
+    for video in videos:
+        for person in (video.owner, *(comment.author for comment in video.comments)):
+            for name in (person.username, person.realname, person.path_alias, person.location):
+                assert not name or name not in told
+        for comment in video.comments:
+            assert comment.author.nsid not in json.dumps([line.answer for line in raw["comments"]])
+    assert all(line.answer["photo"]["owner"].keys() == {"nsid"} for line in raw["info"] if line.answer)
+    assert any(line.answer["photo"]["tags"]["tag"] for line in raw["info"] if line.answer)
 
 
 def test_play_urls_are_built_without_asking(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +69,64 @@ def test_units_whose_names_begin_alike_are_kept_apart(tmp_path: Path) -> None:
     Journal(store, "j/swing.1-20", flickr).ask("m", n=2)
     Journal(store, "j/swing.1-2", flickr).clear()
     assert len(list(store.list("j/"))) == 1
+
+
+GOOD = Line("m", {"n": 1}, 5, answer={"stat": "ok", "n": 1})
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        b"garbage",
+        b"",
+        write_lines([GOOD])[:-3],
+        write_lines([GOOD, GOOD]),
+        write_lines([Line("m", {"n": 1}, 5)]),
+        write_lines([Line("m", {"n": 1}, 5, refusal=("of another version", ""))]),
+        pa.compress(b"no JSON\n", codec="zstd", asbytes=True),
+        pa.compress(b"[1]\n", codec="zstd", asbytes=True),
+        pa.compress(b'{"method": "m", "parameters": {"n": 1}}\n', codec="zstd", asbytes=True),
+    ],
+)
+def test_a_part_that_cannot_be_read_is_asked_for_again_with_all_that_follows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: bytes
+) -> None:
+    store, flickr = FolderStore(tmp_path), Flickr()
+    first = Journal(store, "j/unit", Flickr())
+    for n in range(4):
+        first.ask("m", n=n)
+    store.write("j/unit~0002.jsonl.zst", spoilt)
+    second = Journal(store, "j/unit", flickr)
+    assert list(store.list("j/")) == ["j/unit~0001.jsonl.zst"]
+    assert "j/unit~0002.jsonl.zst cannot be read" in caplog.text
+    assert [line.parameters["n"] for line in (second.ask("m", n=n) for n in range(4))] == [0, 1, 2, 3]
+    assert [p["n"] for p in flickr.asked] == [1, 2, 3]
+    assert Journal(store, "j/unit", flickr).ask("m", n=0) == first.lines[0]
+    second.clear()
+    assert list(store.list()) == []
+
+
+def test_a_kept_answer_that_is_of_no_use_is_asked_for_again(tmp_path: Path) -> None:
+    store, flickr = FolderStore(tmp_path), Flickr()
+    for _ in range(2):
+        journal = Journal(store, "j/unit", flickr, is_usable=lambda line: "n" not in (line.answer or {}))
+        journal.ask("m", n=1)
+    assert len(flickr.asked) == 2
+
+
+class _NeverLists(FolderStore):
+    def list(self, prefix: str = "") -> Iterator[str]:
+        raise AssertionError("thousands of units lie in one folder")
+
+
+def test_a_journal_never_lists_the_folder_of_all_units(tmp_path: Path) -> None:
+    store = _NeverLists(tmp_path)
+    for told in ([1, 2, 3], [1, 5, 6]):
+        journal = Journal(store, "j/unit", Flickr())
+        for n in told:
+            journal.ask("m", n=n)
+    journal.clear()
+    assert not list(tmp_path.rglob("*.zst"))
 
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=9)

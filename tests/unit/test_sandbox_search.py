@@ -127,6 +127,18 @@ def test_thinned_rows_leave_pages_short_and_are_never_found() -> None:
     ]
 
 
+def test_hidden_dates_keep_their_places_and_are_never_found() -> None:
+    posted = sorted(video.posted for video in WORLD)
+    hidden = index(hidden_from=posted[100], hidden_until=posted[299], total_type="int")
+    pages = [hidden.search(Query(text="everyone", sort=ASCENDING, per_page=200, page=page)) for page in (1, 2, 3)]
+    assert [len(page.videos) for page in pages] == [100, 100, 200]
+    assert {page.total for page in pages} == {600}
+    assert hidden.findable(Query(text="everyone")).isdisjoint(
+        video.video_id for video in WORLD if posted[100] <= video.posted <= posted[299]
+    )
+    assert ids(index(hidden_from=posted[0]).search(Query(text="everyone"))) == []
+
+
 def test_rows_thinned_per_call_come_back() -> None:
     engine = index(thinned_per_call=0.1)
     asked = Query(text="everyone", sort=ASCENDING)

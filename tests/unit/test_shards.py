@@ -192,7 +192,7 @@ def test_the_second_of_two_workers_does_not_publish(tmp_path: Path) -> None:
 class CommittedMeanwhile(FolderStore):
     """A store on which another worker commits unit 000000 just after our uploads."""
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, *, private: bool = False) -> bool:
         commit = json.loads(data)
         other = output_of("shards/000000.tar", b"other")
         commit["outputs"] = [{"key": other.key, "size": other.size, "sha256": other.sha256}]

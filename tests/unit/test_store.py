@@ -1,4 +1,5 @@
 import pickle
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -71,6 +72,44 @@ def test_others_may_read_what_a_shared_folder_holds(tmp_path: Path) -> None:
     store.write("a", b"")
     store.create("b", b"")
     assert {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {"0o644"}
+
+
+def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path)
+    assert store.create("secret", b"a", private=True)
+    assert not store.create("secret", b"b", private=True)
+    assert oct((tmp_path / "secret").stat().st_mode & 0o777) == "0o600"
+    assert store.read("secret") == b"a"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB, most of it in use."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left_half_written(full_disk: Path, tmp_path: Path) -> None:
+    store = FolderStore(full_disk)
+    store.write("old", bytes(30_000))
+    (tmp_path / "large").write_bytes(bytes(100_000))
+    for write in (
+        lambda: store.write("a/new", bytes(100_000)),
+        lambda: store.create("a/new", bytes(100_000)),
+        lambda: store.upload("a/new", tmp_path / "large"),
+    ):
+        with pytest.raises(UserError, match=rf"{full_disk} takes no more \(No space left.*make room"):
+            write()
+        assert [path.name for path in full_disk.rglob("*") if path.is_file()] == ["old"]
+    store.write("small", bytes(1_000))
+    subprocess.run(["mount", "-o", "remount,ro", str(full_disk)], check=True)
+    with pytest.raises(UserError, match=r"takes no more \(Read-only"):
+        store.write("small", b"")
 
 
 def test_a_half_written_file_is_never_listed(tmp_path: Path) -> None:

@@ -69,6 +69,43 @@ def test_a_users_mistake_stops_the_job() -> None:
         list(work_here([Unit("bad", "user"), Unit("never")], _Flaky, permits=PERMITS))
 
 
+class _Full:
+    """Writes where there is no room."""
+
+    def __init__(self, permits: Permits) -> None:
+        self.tries = 0
+
+    def __call__(self, unit: Unit) -> Finished:
+        self.tries += 1
+        assert self.tries == 1
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            file.write(b"data")
+        return Finished(unit.name)
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_full_disk_stops_the_job_at_once() -> None:
+    with pytest.raises(UserError, match=r"takes no more \(No space left on device\): make room.*TMPDIR"):
+        list(work_here([Unit("one"), Unit("two")], _Full, permits=PERMITS))
+
+
+@pytest.mark.parametrize("spoilt", [b"", b'{"unit": "one", "settings', b"[]", b'{"unit": "one"}', b"\xff"])
+def test_a_damaged_commit_or_settings_is_told_by_name(tmp_path: Path, spoilt: bytes) -> None:
+    ledger = Ledger(FolderStore(tmp_path), "job", {"size": 3})
+    ledger.commit(Unit("one"), {"ok": 1}, ())
+    ledger.store.write("job/commits/one.json", spoilt)
+    told = r"job/commits/one.json is damaged .*: delete it and run the same command again"
+    with pytest.raises(UserError, match=told):
+        list(ledger.commits())
+    with pytest.raises(UserError, match=told):
+        ledger.commit_of("one")
+    ledger.store.write("job/settings.json", spoilt)
+    with pytest.raises(UserError, match=r"settings.json is damaged|built with other settings"):
+        ledger.open()
+
+
 @pytest.mark.parametrize(("attempts", "verdict"), [(1, "retry"), (2, "retry"), (3, "set_aside")])
 def test_verdicts(attempts: int, verdict: str) -> None:
     assert judge(Transient("x"), attempts=attempts, max_attempts=3) == verdict

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 
 from pipeline.windows import (
     BLUR_SECONDS,
+    FLICKR_VIDEO_LAUNCH,
     MIN_WINDOW_SECONDS,
     SAFE_RESULTS,
     Direction,
     Window,
+    begins_before,
     is_last,
     is_ordered,
+    pieces_behind,
     pieces_for,
 )
 
@@ -108,5 +111,34 @@ def test_a_page_the_wrong_way_round_is_seen_but_not_some_rows_out_of_place() -> 
     dates[10], dates[80] = dates[80], dates[10]
     assert is_ordered(dates, "forward")
     assert not is_ordered(dates, "backward")
-    assert is_ordered([5], "forward")
-    assert is_ordered([5, 5, 5], "backward")
+    assert is_ordered([5, 4, 3], "forward")
+    assert is_ordered([5] * 60, "backward")
+
+
+def test_a_window_is_halved_until_it_is_as_short_as_a_window_may_be() -> None:
+    window = Window(start=FLICKR_VIDEO_LAUNCH, end=1_800_000_000)
+    for way in DIRECTIONS:
+        left, cuts = window, 0
+        while halves := left.halves(way):
+            assert sorted((h.start, h.end) for h in halves) == sorted((h.start, h.end) for h in left.cut(2))
+            assert (halves[0].start < halves[1].start) == (way == "forward")
+            left, cuts = halves[0], cuts + 1
+        assert cuts <= 19
+        assert left.length >= MIN_WINDOW_SECONDS
+
+
+def test_after_a_page_that_was_not_shown_the_next_call_begins_a_tenth_of_a_page_before_what_is_seen() -> None:
+    dates = list(range(10_000, 15_000, 10))
+    window = Window(start=9_000, end=16_000)
+    assert begins_before(dates, window, "forward", pages=3) == [9_500, 10_000]
+    assert begins_before(dates, window, "backward", pages=3) == [15_490, 14_990]
+    assert begins_before([10_000], window, "forward", pages=2) == [9_950, 10_000]
+    assert begins_before([10_000], window, "backward", pages=2) == [10_300, 10_000]
+    assert begins_before([], window, "forward", pages=1) == []
+
+
+def test_a_query_is_cut_only_where_a_page_shows_that_there_is_something() -> None:
+    window = Window(start=FLICKR_VIDEO_LAUNCH, end=1_800_000_000)
+    assert pieces_behind(500, 10_000, window) == pieces_for(10_000, window) > 1
+    assert pieces_behind(100, 10_000, window) == 1
+    assert pieces_behind(500, 2_000, window) == 1
