@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 import tyro
 
 from jobs import crawl
-from jobs.crawl import default_flickr, flickr_rates
+from jobs.asking import default_flickr, flickr_rates
 from jobs.launch import Where, session, work_through
 from jobs.progress import say, show_outcomes
 from pipeline.build import JOB, OUTAGES, BuildSettings, BuildWorker, build_units, ledger_settings

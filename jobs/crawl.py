@@ -10,7 +10,6 @@ server than Flickr's.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import tyro
 
+from jobs.asking import default_flickr, flickr_rates, make_asker, make_player, make_searcher, photos_url
 from jobs.burndown import Burndown, planned_rounds
-from jobs.launch import Rates, Tally, Where, request_permits, session, work_through
+from jobs.launch import Tally, Where, request_permits, session, work_through
 from jobs.progress import Bar, say, show_outcomes
 from pipeline.catalogue import Catalogue, Keep, iter_records, last_filters, open_catalogue
 from pipeline.completeness import (
@@ -36,13 +35,13 @@ from pipeline.completeness import (
     sample_queries,
     write_completeness,
 )
-from pipeline.crawl import SearchWorker, search_unit, summarise
-from pipeline.enrich import STAGES, Plan, PlayWorker, Stage, StageWorker, Wanted, stage_units
+from pipeline.crawl import search_unit, summarise
+from pipeline.enrich import STAGES, Plan, Stage, Wanted, stage_units
 from pipeline.errors import UserError
-from pipeline.flickr import FLICKR_REST_URL, Flickr, FlickrSettings, key_budgets, require_access
+from pipeline.flickr import FlickrSettings, require_access
 from pipeline.idlist import REJECTS_KEY, IdList, commit_idlist, read_idlist
 from pipeline.journal import sweep
-from pipeline.limits import Permits, Rate
+from pipeline.limits import Permits
 from pipeline.reparse import by_unit_stem, reparse_search, reparse_stage
 from pipeline.rounds import Round, begin_rounds, finish_round, new_rounds, rounds
 from pipeline.store import Store, open_store
@@ -53,15 +52,6 @@ from pipeline.windows import Direction
 _HASH_KEY = "crawl/comment_hash_key"
 SUMMARY_KEY = "crawl/summary.json"
 ROT_KEY = "records/link_rot.json"
-
-
-def default_flickr() -> FlickrSettings:
-    """Flickr, or the server that the environment names."""
-    url, contact = os.environ.get("FLICKR_REST_URL", FLICKR_REST_URL), os.environ.get("FLICKR_CONTACT", "")
-    try:
-        return FlickrSettings(rest_url=url, contact=contact)
-    except ValueError as error:
-        raise UserError(f"FLICKR_CONTACT: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,35 +265,6 @@ def _opened(ledger: Ledger) -> set[str]:
     done = ledger.open()
     sweep(ledger.store, ledger.job, stale=done.__contains__)
     return done
-
-
-def make_searcher(ledger: Ledger, flickr: FlickrSettings, direction: Direction, permits: Permits) -> SearchWorker:
-    """A worker for one process; the key is read from that process's environment."""
-    return SearchWorker(ledger, Flickr(flickr, permits), direction)
-
-
-def make_asker(ledger: Ledger, flickr: FlickrSettings, stage: Stage, hash_key: bytes, permits: Permits) -> StageWorker:
-    """A worker for one process; the key is read from that process's environment."""
-    return StageWorker(ledger, Flickr(flickr, permits), stage, hash_key)
-
-
-def make_player(ledger: Ledger, address: str, permits: Permits) -> PlayWorker:
-    """A worker that asks nobody."""
-    return PlayWorker(ledger, address)
-
-
-def photos_url(flickr: FlickrSettings) -> str:
-    """What play URLs begin with."""
-    if flickr.rest_url == FLICKR_REST_URL:
-        return "https://www.flickr.com/photos/"
-    parts = urlsplit(flickr.rest_url)
-    return f"{parts.scheme}://{parts.netloc}/photos/"
-
-
-def flickr_rates(flickr: FlickrSettings) -> Rates:
-    """One budget for each key, one for each media host."""
-    media = Rate(per_second=flickr.media_per_second, burst=4)
-    return Rates(named=dict.fromkeys(key_budgets(flickr), flickr.key_rate), default=media)
 
 
 def _hash_key(store: Store) -> bytes:

@@ -16,8 +16,8 @@ from typing import Annotated
 
 import tyro
 
+from jobs.asking import default_flickr, flickr_rates
 from jobs.burndown import PLAN_KEY, Burndown
-from jobs.crawl import default_flickr, flickr_rates
 from jobs.launch import Where, request_permits
 from jobs.progress import Bar, duration, say, show_table
 from pipeline.answers import utc_now

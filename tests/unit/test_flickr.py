@@ -20,7 +20,7 @@ from urllib.parse import parse_qs
 import pytest
 from flickrapi.auth import OAuthFlickrInterface
 
-from jobs.crawl import make_searcher
+from jobs.asking import make_searcher
 from pipeline.errors import Dropped, Transient, UserError
 from pipeline.flickr import Flickr, FlickrSettings, key_budgets, require_access
 from pipeline.limits import LocalPermits, Rate
