@@ -22,7 +22,6 @@ from pipeline.units import Ledger, Unit
 from pipeline.vocabulary import Query
 from pipeline.windows import Window
 
-COMPLETENESS_KEY = "crawl/completeness.json"
 _FOLDER = "crawl/completeness/"
 
 _CUT = 0.38
