@@ -76,6 +76,8 @@ class Config:
     """Look up a list of Flickr ids, a line `id label|label` each, instead of searching."""
     id_classes: Path | None = None
     """The class list of --ids, a line `number name` each."""
+    memory_gib: float = 2.0
+    """What merging may take; the process takes up to half as much again."""
     reparse: bool = False
     """Make the records again from the raw answers, with the filters they were made with; asks nobody."""
     flickr: FlickrSettings = field(default_factory=default_flickr)
@@ -219,6 +221,7 @@ class _Crawl:
             min_videos=self.config.min_videos,
             queries=_queries(self.store),
             cache=self.cache,
+            memory_bytes=int(self.config.memory_gib * 2**30),
         )
 
     def _work(self, units: list[Unit], label: str, make: Callable[[Permits], Worker], *, done: int = 0) -> Tally:

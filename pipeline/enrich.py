@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from pipeline.answers import (
 from pipeline.crawl import commit_answers
 from pipeline.flickr import Flickr
 from pipeline.journal import Journal, Line, Parameters
-from pipeline.records import Rendition, VideoRecord
+from pipeline.records import Found, Rendition, VideoRecord
 from pipeline.units import Finished, Ledger, Unit
 
 Stage = Literal["info", "sizes", "comments"]
@@ -56,18 +56,20 @@ class Wanted:
     video_id: str
     secret: str = ""
     owner: str = ""
+    asked: str = ""
+    """When it was asked after before, Unix seconds; "" if never. Asked again, it is another unit."""
 
 
 def stage_units(videos: Iterable[Wanted]) -> Iterator[Unit]:
     """Videos in chunks that are named by their first id and a hash of all: other videos are other units."""
     stream = iter(videos)
     while chunk := list(islice(stream, VIDEOS_PER_UNIT)):
-        payload = " ".join(f"{v.video_id}:{v.secret}:{v.owner}" for v in chunk)
+        payload = " ".join(f"{v.video_id}:{v.secret}:{v.owner}" + (f":{v.asked}" if v.asked else "") for v in chunk)
         yield Unit(f"{chunk[0].video_id}-{hashlib.sha256(payload.encode()).hexdigest()[:8]}", payload)
 
 
 def _wanted(unit: Unit) -> list[Wanted]:
-    return [Wanted(*word.split(":", 2)) for word in unit.payload.split()]
+    return [Wanted(*word.split(":", 3)) for word in unit.payload.split()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +141,10 @@ def stage_records(stage: Stage, lines: Iterable[Line]) -> list[VideoRecord]:
 
 
 def _info(line: Line) -> VideoRecord:
-    known = VideoRecord(video_id=str(line.parameters["photo_id"]))
-    return with_info(known, line.answer) if line.answer is not None else _refused(line)
+    at = (Found(query="", window="", page=0, crawled=line.at),)  # for what may pass is asked again later
+    if line.answer is None:
+        return replace(_refused(line), found=at)
+    return with_info(VideoRecord(video_id=str(line.parameters["photo_id"]), found=at), line.answer)
 
 
 def _sizes(line: Line) -> VideoRecord:

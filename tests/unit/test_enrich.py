@@ -160,3 +160,5 @@ def test_chunks_are_named_by_what_is_in_them() -> None:
     assert list(stage_units(videos))[1].name == two.name
     assert list(stage_units(videos[1:]))[1].name != two.name
     assert len({one.name, two.name, three.name}) == 3
+    (again,) = stage_units([Wanted("0100", "s", "o", asked="1700000000")])
+    assert again.name not in (three.name, next(stage_units([Wanted("0100", "s", "o")])).name)
