@@ -151,6 +151,7 @@ def test_killed_half_way_and_run_again_asks_only_for_what_was_in_flight(
     assert timeless(records(tmp_path)) == timeless(records(calm.root))
 
 
+@pytest.mark.slow
 def test_every_video_is_a_record_with_all_its_labels_or_a_reason(
     server: SandboxServer, calm: Calm, tmp_path: Path
 ) -> None:
@@ -266,6 +267,7 @@ def test_the_next_round_asks_for_what_is_new(server: SandboxServer, calm: Calm, 
     assert "'someday' is no time: write 2026-01-31" in wrong.stderr
 
 
+@pytest.mark.slow
 def test_a_query_that_comes_later_is_searched_in_all_rounds_and_one_that_goes_takes_its_labels(
     server: SandboxServer, calm: Calm, tmp_path: Path
 ) -> None:
@@ -299,6 +301,7 @@ def test_records_are_made_again_from_the_raw_answers_without_asking(
     assert asked(server) == before
 
 
+@pytest.mark.slow
 def test_filters_leave_rows_with_their_reason_and_save_calls(server: SandboxServer, calm: Calm, tmp_path: Path) -> None:
     vocabulary(tmp_path)
     before = asked(server)

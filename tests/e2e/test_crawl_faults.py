@@ -380,11 +380,23 @@ OLD_PAGES = Fault(kind="duplicate_page", method=SEARCH)
 @pytest.mark.parametrize(
     ("quirks", "faults"),
     [
-        *(pytest.param(quirks, (), id=name) for name, quirks in NO_LOSS.items()),
-        *(pytest.param(NO_LOSS[name], (*SHIFTS, OLD_PAGES), id=f"{name}, pages move") for name in MOVING),
-        *(pytest.param(NO_LOSS[name], (VANISHED,), id=f"{name}, rows vanish") for name in MOVING),
+        *(
+            pytest.param(quirks, (), id=name, marks=() if name == "all" else pytest.mark.slow)
+            for name, quirks in NO_LOSS.items()
+        ),
+        *(
+            pytest.param(
+                NO_LOSS[name], (*SHIFTS, OLD_PAGES), id=f"{name}, pages move",
+                marks=() if name == "all" else pytest.mark.slow,
+            )
+            for name in MOVING
+        ),
+        *(
+            pytest.param(NO_LOSS[name], (VANISHED,), id=f"{name}, rows vanish", marks=pytest.mark.slow)
+            for name in MOVING
+        ),
     ],
-)
+)  # fmt: skip
 def test_an_odd_search_loses_no_record(
     calm_large: Crawled, large: World, tmp_path: Path, quirks: SearchQuirks, faults: tuple[Fault, ...]
 ) -> None:

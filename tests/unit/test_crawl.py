@@ -131,7 +131,7 @@ def test_a_query_with_more_results_than_are_shown_finds_all_with_few_calls(
 
 
 @pytest.mark.usefixtures("sandbox_key")
-@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("direction", ["forward", pytest.param("backward", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("hidden", "quirks"),
     [
