@@ -74,7 +74,8 @@ def run(config: Config) -> int:
     added = new_rounds(known, since=config.since, until=config.until)
     asked = [one for one in known if not one.finished] + added
     if not asked:
-        raise UserError(f"all that was asked for is crawled ({store.url}): --since last plans what is new")
+        say("[]" if config.json else f"all that was asked for is crawled ({store.url}): --since last plans what is new")
+        return 0
     flickr = Flickr(config.flickr, request_permits(Where(), flickr_rates(config.flickr)))
     search = SearchWorker(Ledger(store, "crawl", {"rest_url": config.flickr.rest_url}), flickr)
     search.ledger.open()

@@ -243,6 +243,9 @@ def test_the_pages_that_a_plan_asks_for_are_not_asked_again(server: SandboxServe
     assert timeless(records(tmp_path)) == timeless(records(calm.root))
     spent = asked(server) - before
     assert spent["flickr.photos.search"] == calm.asked["flickr.photos.search"]
+    nothing = noisyactions("plan", tmp_path, url=server.rest_url)
+    assert nothing.returncode == 0
+    assert "all that was asked for is crawled" in nothing.stdout
     burndown = json.loads((tmp_path / "crawl" / "burndown.json").read_text())
     assert burndown["planned_calls"] == plans["B"]["calls"]
     assert burndown["curve"][-1][1] == calm.asked.total() - 1  # the echo
