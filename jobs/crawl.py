@@ -65,7 +65,7 @@ class Config:
     since: str | None = None
     """Uploads from here on: a date, Unix seconds, or `last` for what is new since the last crawl of this root."""
     until: str | None = None
-    """Uploads up to here; the default is when the crawl began."""
+    """Uploads up to here; the default is an hour before the first crawl of them began."""
     keep: Keep = field(default_factory=Keep)
     """Filters: what they leave out stays a row with its reason, is not asked after and not downloaded."""
     min_videos: int = 11

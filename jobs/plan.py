@@ -50,7 +50,7 @@ class Config:
     since: str | None = None
     """Uploads from here on: a date, Unix seconds, or `last` for what is new since the last crawl of this root."""
     until: str | None = None
-    """Uploads up to here; the default is now. A crawl in the same words asks just what was planned."""
+    """Uploads up to here; the default is an hour ago. A crawl in the same words asks just what was planned."""
     keep: Keep = field(default_factory=Keep)
     """The crawl's filters."""
     min_videos: int = 11
